@@ -1,0 +1,1 @@
+//! Kairos: four small trading services, the payload Plimsoll ships.

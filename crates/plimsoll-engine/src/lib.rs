@@ -1,0 +1,1 @@
+//! Typed steps in a graph: plan, cache, journal, run, resume.

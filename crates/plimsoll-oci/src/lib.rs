@@ -1,0 +1,1 @@
+//! OCI images without a daemon: layers, indexes, push and pull, an embedded registry.

@@ -1,0 +1,1 @@
+//! The only place that starts commands: whole process trees, timeouts, streaming, redaction.

@@ -1,0 +1,1 @@
+//! A release engine for Rust workspaces: the facade an adopter depends on.

@@ -1,0 +1,3 @@
+//! This repository's own pipelines, handed to `plimsoll::main`.
+
+fn main() {}
