@@ -1,1 +1,17 @@
-//! Plain types every other crate speaks: ids, digests, references, secrets, retry policy, events, configuration. No I/O, clock or randomness.
+//! Plain types every other crate speaks: names, digests, references, secrets, retry policy, events, configuration.
+//!
+//! Nothing here does I/O, looks at a clock or draws a random number: time and randomness are passed in.
+
+mod class;
+mod digest;
+mod id;
+mod image_ref;
+mod secret;
+mod time;
+
+pub use class::{Classify, ErrorClass};
+pub use digest::{Digest, DigestError, Fingerprint, Hasher};
+pub use id::{EnvironmentName, Generation, NameError, Platform, RunId, ServiceName, Slot};
+pub use image_ref::{ImageRef, ImageRefError};
+pub use secret::Secret;
+pub use time::Timestamp;
