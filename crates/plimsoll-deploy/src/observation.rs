@@ -1,0 +1,102 @@
+//! What the target says is there. Recorded at the target itself, so that it survives the loss of every laptop.
+
+use crate::spec::{ApprovalRecord, ServiceSpec};
+use plimsoll_core::{Digest, EnvironmentName, Fingerprint, Generation, RunId, ServiceName, Slot, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One look at an environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Which environment.
+    pub environment: EnvironmentName,
+    /// The counter of its changes; 0 before the first.
+    pub generation: Generation,
+    /// The release that serves, if one does.
+    pub live: Option<ReleaseRecord>,
+    /// The releases before it, newest first; what `rollback` chooses from. Bounded by the target (at least 10).
+    pub history: Vec<ReleaseRecord>,
+    /// Each known service.
+    pub services: BTreeMap<ServiceName, ServiceView>,
+    /// Whether the environment was stopped on purpose.
+    pub stopped: bool,
+    /// Who holds the environment's lock.
+    pub lock: Option<LockView>,
+}
+
+/// One service of an environment.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// The slot that takes the traffic.
+    pub live: Option<SlotView>,
+    /// The other slot, when something stands in it.
+    pub standby: Option<SlotView>,
+    /// Where clients reach the service, without a trailing slash.
+    pub url: Option<String>,
+}
+
+/// What stands in a slot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlotView {
+    /// Blue or green.
+    pub slot: Slot,
+    /// The digest it runs.
+    pub digest: Digest,
+    /// The hash of the configuration it was started with.
+    pub config_hash: Fingerprint,
+    /// The version of the release that stood it up.
+    pub version: String,
+    /// Replicas wanted.
+    pub replicas: u16,
+    /// Replicas that answer their health path with 200 now.
+    pub ready: u16,
+    /// For an exclusive service: the generation it was activated with, if it is active.
+    pub active: Option<Generation>,
+    /// Why it is not ready, in words, with the process's last lines where there are any.
+    pub failing: Option<String>,
+    /// How often its processes ended without being asked to since it was stood up.
+    pub crashes: u32,
+}
+
+/// A release as recorded at the target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    /// The release's version.
+    pub version: String,
+    /// The commit it was made from.
+    pub revision: String,
+    /// The run that put it there.
+    pub run: RunId,
+    /// Who started that run.
+    pub actor: String,
+    /// When it took the traffic.
+    pub since: Timestamp,
+    /// The generation its cut-over made.
+    pub generation: Generation,
+    /// The approval it serves under.
+    pub approval: Option<ApprovalRecord>,
+    /// Its services with everything needed to stand them up again.
+    pub services: BTreeMap<ServiceName, ServiceRecord>,
+}
+
+/// A service within a recorded release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// The slot it took.
+    pub slot: Slot,
+    /// What it ran.
+    pub spec: ServiceSpec,
+}
+
+/// The holder of an environment's lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockView {
+    /// The run that holds it.
+    pub run: RunId,
+    /// Who started that run.
+    pub actor: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it lapses unless renewed.
+    pub expires: Timestamp,
+}

@@ -1,0 +1,237 @@
+//! The one trait every target implements: local processes, Docker Engine, Kubernetes.
+//!
+//! Every verb may be repeated: it looks first and does only what is missing. Verbs that change what serves carry the
+//! generation they start from, and a target refuses a stale one ([`TargetError::Stale`]).
+
+use crate::{
+    observation::{LockView, Observation, ReleaseRecord, SlotView},
+    spec::{Release, ServiceSpec},
+};
+use plimsoll_core::{Classify, EnvironmentName, ErrorClass, Generation, RunId, ServiceName, Slot};
+use serde::{Deserialize, Serialize};
+use std::{future::Future, pin::Pin, time::Duration};
+
+/// What the trait's verbs return: a future that may be sent between threads.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, TargetError>> + Send + 'a>>;
+
+/// What an environment runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetKind {
+    /// Processes of this machine behind the embedded proxy.
+    Local,
+    /// Containers of a Docker Engine.
+    Docker,
+    /// A Kubernetes namespace.
+    Kubernetes,
+}
+
+/// Why a target did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// Somebody changed the environment since it was looked at.
+    #[error("{environment} is at generation {current}, this change was made for {expected}")]
+    Stale {
+        /// Which environment.
+        environment: EnvironmentName,
+        /// The generation the change started from.
+        expected: Generation,
+        /// The generation it has now.
+        current: Generation,
+    },
+    /// What was asked for makes no sense here, such as an image this target cannot run.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// Why it is refused, with the way out where there is one.
+        reason: String,
+    },
+    /// A slot did not become what it should.
+    #[error("{service} ({slot}): {reason}")]
+    Slot {
+        /// Which service.
+        service: ServiceName,
+        /// Which of its slots.
+        slot: Slot,
+        /// What went wrong.
+        reason: String,
+        /// The last lines its processes wrote, oldest first.
+        log_tail: Vec<String>,
+    },
+    /// The target could not be reached or broke off.
+    #[error("{what}")]
+    Unreachable {
+        /// What was attempted, with which value.
+        what: String,
+        /// What came in between.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Classify for TargetError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Refused { .. } => ErrorClass::User,
+            Self::Stale { .. } | Self::Slot { .. } | Self::Unreachable { .. } => ErrorClass::External,
+        }
+    }
+}
+
+/// Who wants the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockOwner {
+    /// The run.
+    pub run: RunId,
+    /// Who started it.
+    pub actor: String,
+}
+
+/// The answer to a wish for the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockOutcome {
+    /// It is the owner's, until the time named in the view.
+    Held(LockView),
+    /// Another run has it.
+    Busy(LockView),
+}
+
+/// One service's part of a cut-over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Which service.
+    pub service: ServiceName,
+    /// The slot that takes the traffic now, if any.
+    pub from: Option<Slot>,
+    /// The slot that is to take it.
+    pub to: Slot,
+}
+
+/// A cut-over: one change of what serves, from one generation to the next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CutOver {
+    /// The generation it starts from.
+    pub from: Generation,
+    /// The services that move; the others stay where they are.
+    pub moves: Vec<Move>,
+    /// What serves afterwards: all services of the environment, moved or not. The target gives the record its
+    /// generation and time.
+    pub release: Release,
+    /// Why.
+    pub change: Change,
+}
+
+/// Why what serves is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// A release goes live.
+    Promote,
+    /// A person puts a former release back.
+    Rollback,
+    /// The engine puts the former release back by itself.
+    AutomaticReturn,
+}
+
+/// What a cut-over did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CutOverDone {
+    /// The record now live at the target.
+    pub live: ReleaseRecord,
+    /// From the decision until every new request went to the new slots, in microseconds.
+    pub switch_micros: u64,
+    /// For each exclusive service, how long no slot of it was active, in microseconds.
+    pub handover_micros: Vec<(ServiceName, u64)>,
+}
+
+/// What a drain found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// Requests that finished on the old slot.
+    pub finished: u64,
+    /// Requests that had no answer by the deadline and got a 504.
+    pub timed_out: u64,
+    /// Answers cut off in the middle by the deadline.
+    pub aborted: u64,
+    /// WebSockets closed with code 1001.
+    pub websockets_closed: u64,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+/// A latency histogram that can be added up: counts per power-of-two bucket of microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Histogram {
+    /// `buckets[i]` counts the values in `[2^i, 2^(i+1))` microseconds; the vector is as long as it needs to be.
+    pub buckets: Vec<u64>,
+}
+
+/// What a slot answered to real traffic since it was stood up.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SlotTraffic {
+    /// Requests answered.
+    pub requests: u64,
+    /// Of those, with a status of 500 or above, or with no answer at all.
+    pub failed: u64,
+    /// Time to the answer's head.
+    pub latency: Histogram,
+    /// Requests under way now.
+    pub in_flight: u64,
+}
+
+/// Traffic of a slot, probe requests counted apart from real ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Probed {
+    /// Real requests.
+    pub real: SlotTraffic,
+    /// Requests that carried the probe header.
+    pub probe: SlotTraffic,
+}
+
+/// The verbs of a target, for one environment.
+pub trait Target: Send + Sync {
+    /// What kind of target this is.
+    fn kind(&self) -> TargetKind;
+
+    /// Which environment it is for.
+    fn environment(&self) -> &EnvironmentName;
+
+    /// Looks at the environment; changes nothing.
+    fn observe(&self) -> Fut<'_, Observation>;
+
+    /// Takes or renews the environment's lock for `lease`.
+    fn lock<'a>(&'a self, owner: &'a LockOwner, lease: Duration) -> Fut<'a, LockOutcome>;
+
+    /// Gives the lock back; nothing happens if another run holds it.
+    fn unlock<'a>(&'a self, owner: &'a LockOwner) -> Fut<'a, ()>;
+
+    /// Makes `spec` stand in `slot`, which must not be live: fetches the image by digest, starts the replicas.
+    /// Returns when they have been started, ready or not. What stood there before and differs is retired first.
+    fn stand_up<'a>(&'a self, spec: &'a ServiceSpec, slot: Slot, release: &'a Release) -> Fut<'a, SlotView>;
+
+    /// Base URLs that reach the replicas of a slot directly, live or not, without a trailing slash.
+    fn endpoints<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Vec<String>>;
+
+    /// Moves traffic. All moves take effect or none does; the record is durable before it is acknowledged.
+    /// An exclusive service is deactivated in the old slot before it is activated in the new one.
+    fn cut_over<'a>(&'a self, cut_over: &'a CutOver) -> Fut<'a, CutOverDone>;
+
+    /// Waits until nothing is under way on a slot that is no longer live, at most `deadline`.
+    fn drain<'a>(&'a self, service: &'a ServiceName, slot: Slot, deadline: Duration) -> Fut<'a, DrainReport>;
+
+    /// Ends what stands in a slot that is not live.
+    fn retire<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, ()>;
+
+    /// Ends every process of the environment but keeps its record: the emergency stop.
+    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: &'a str) -> Fut<'a, Generation>;
+
+    /// Starts a stopped environment again, as it was.
+    fn start<'a>(&'a self, from: Generation, actor: &'a str) -> Fut<'a, Generation>;
+
+    /// Counters of a slot since it was stood up.
+    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Probed>;
+
+    /// The last `lines` lines the processes of a slot wrote, oldest first.
+    fn logs<'a>(&'a self, service: &'a ServiceName, slot: Slot, lines: usize) -> Fut<'a, Vec<String>>;
+}
