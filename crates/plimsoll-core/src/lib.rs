@@ -4,14 +4,18 @@
 
 mod class;
 mod digest;
+mod event;
 mod id;
 mod image_ref;
+mod retry;
 mod secret;
 mod time;
 
 pub use class::{Classify, ErrorClass};
 pub use digest::{Digest, DigestError, Fingerprint, Hasher};
+pub use event::{Ending, Event, RunOutcome};
 pub use id::{EnvironmentName, Generation, NameError, Platform, RunId, ServiceName, Slot};
 pub use image_ref::{ImageRef, ImageRefError};
+pub use retry::{RetryDecision, RetryPolicy};
 pub use secret::Secret;
 pub use time::Timestamp;

@@ -1,0 +1,117 @@
+//! The client: reqwest behind a few refusals.
+
+use crate::{HttpError, guard};
+use reqwest::{Request, RequestBuilder, Response, Url, redirect};
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
+};
+
+/// How a client behaves.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The `User-Agent` header.
+    pub user_agent: String,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long one request may take from its start to the last byte of its answer; a request may set its own.
+    pub timeout: Duration,
+    /// Ignore the proxies that the environment names.
+    pub no_proxy: bool,
+    /// Allow plain HTTP to other machines; loopback is always allowed.
+    pub plain_http: bool,
+    /// Follow redirects (five at most). Off, a redirect is an answer like any other.
+    pub follow_redirects: bool,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("plimsoll/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            timeout: Duration::from_mins(1),
+            no_proxy: false,
+            plain_http: false,
+            follow_redirects: true,
+        }
+    }
+}
+
+/// The one HTTP client; cheap to clone, and clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: reqwest::Client,
+    plain_http: bool,
+}
+
+static PROVIDER: Once = Once::new();
+
+impl Client {
+    /// Sets up a client. It is dear (the system's certificates are read): make one and clone it.
+    pub fn new(options: &ClientOptions) -> Result<Self, HttpError> {
+        PROVIDER.call_once(|| {
+            // An error means that a provider is installed already, which serves as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        });
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .user_agent(&options.user_agent)
+                .connect_timeout(options.connect_timeout)
+                .timeout(options.timeout)
+                .redirect(redirects(options));
+            if options.no_proxy { builder.no_proxy() } else { builder }
+        };
+        let inner = builder().build().or_else(|error| {
+            tracing::debug!(%error, "no system certificates: only plain HTTP to this machine can work");
+            builder().tls_backend_preconfigured(trusting_nobody()).build()
+        });
+        Ok(Self { inner: inner.map_err(HttpError::Setup)?, plain_http: options.plain_http })
+    }
+
+    /// Begins a request.
+    pub fn request(&self, method: reqwest::Method, url: Url) -> RequestBuilder {
+        self.inner.request(method, url)
+    }
+
+    /// Builds what [`request`](Self::request) began.
+    pub fn build(builder: RequestBuilder) -> Result<Request, HttpError> {
+        builder.build().map_err(|e| HttpError::Malformed { what: e.without_url().to_string() })
+    }
+
+    /// Sends a request once. An answer of any status is an answer.
+    pub async fn send(&self, request: Request) -> Result<Response, HttpError> {
+        if !guard::may_send(request.url(), self.plain_http) {
+            return Err(HttpError::PlainHttp { url: guard::shown(request.url()) });
+        }
+        let (method, url) = (request.method().clone(), request.url().clone());
+        self.inner.execute(request).await.map_err(|e| HttpError::from_reqwest(&method, &url, e))
+    }
+}
+
+/// reqwest drops `Authorization`, `Cookie` and their like when host or port change; this adds where not to go at all.
+fn redirects(options: &ClientOptions) -> redirect::Policy {
+    let plain_http = options.plain_http;
+    if !options.follow_redirects {
+        return redirect::Policy::none();
+    }
+    redirect::Policy::custom(move |attempt| {
+        let allowed = attempt.previous().last().is_some_and(|from| guard::may_follow(from, attempt.url(), plain_http));
+        if !allowed {
+            attempt.error("the redirect leads where requests must not go")
+        } else if attempt.previous().len() > guard::MAX_REDIRECTS {
+            attempt.error("too many redirects")
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
+/// TLS that trusts no certificate: a machine without certificates can still reach its own loopback.
+fn trusting_nobody() -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}

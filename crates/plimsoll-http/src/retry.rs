@@ -1,0 +1,123 @@
+//! The one retry loop. Dropping the future cancels it.
+
+use crate::{Client, HttpError};
+use plimsoll_core::{RetryDecision, RetryPolicy};
+use reqwest::{Method, Request, Response, StatusCode, header::RETRY_AFTER};
+use std::{
+    hash::{BuildHasher, Hasher},
+    time::{Duration, Instant},
+};
+
+/// Whether a request may be sent more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// When its method says that twice is as once (RFC 9110, section 9.2.2).
+    IfIdempotent,
+    /// Always: the caller knows that twice is as once.
+    Always,
+}
+
+impl Client {
+    /// Sends what `build` makes, and again while the answer is 429, 502, 503 or 504 or there is none, as far as
+    /// `policy` and `repeat` allow. The last answer is returned whatever its status; `build` is called once per attempt.
+    pub async fn send_with_retry(
+        &self,
+        policy: &RetryPolicy,
+        repeat: Repeat,
+        mut build: impl FnMut() -> Result<Request, HttpError>,
+    ) -> Result<Response, HttpError> {
+        let start = Instant::now();
+        // Ends by the policy's own bound on attempts.
+        for attempt in 1.. {
+            let request = build()?;
+            let method = request.method().clone();
+            let outcome = self.send(request).await;
+            if !may_repeat(repeat, &method) || !is_transient(&outcome) {
+                return outcome;
+            }
+            let asked = outcome.as_ref().ok().and_then(|r| retry_after(r.headers().get(RETRY_AFTER)?.to_str().ok()?));
+            match policy.decide(attempt, start.elapsed(), random_unit(), asked) {
+                RetryDecision::GiveUp => return outcome,
+                RetryDecision::After(wait) => {
+                    tracing::debug!(attempt, ?wait, %method, "trying again");
+                    drop(outcome);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+        unreachable!("the policy gives up before the attempts run out of numbers")
+    }
+}
+
+fn is_transient(outcome: &Result<Response, HttpError>) -> bool {
+    match outcome {
+        Ok(response) => matches!(
+            response.status(),
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        ),
+        Err(error) => error.is_transient(),
+    }
+}
+
+fn may_repeat(repeat: Repeat, method: &Method) -> bool {
+    repeat == Repeat::Always || method.is_idempotent()
+}
+
+fn retry_after(text: &str) -> Option<Duration> {
+    parse_retry_after(text, jiff::Timestamp::now())
+}
+
+/// The wait a `Retry-After` header asks for (RFC 9110, section 10.2.3): seconds, or a date after `now`.
+fn parse_retry_after(text: &str, now: jiff::Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+/// A number in 0..1 from the system's randomness; good enough to spread retries, for nothing secret.
+pub fn random_unit() -> f64 {
+    let bits = std::hash::RandomState::new().build_hasher().finish();
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
+    let unit = (bits >> 11) as f64 / (1_u64 << 53) as f64;
+    unit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let now: jiff::Timestamp = "1994-11-06T08:49:37Z".parse().expect("a time");
+        for (text, expected) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now), expected.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_post_is_repeated_only_when_told() {
+        assert!(may_repeat(Repeat::IfIdempotent, &Method::PUT));
+        assert!(!may_repeat(Repeat::IfIdempotent, &Method::POST));
+        assert!(may_repeat(Repeat::Always, &Method::POST));
+    }
+
+    #[test]
+    fn random_units_lie_in_range_and_differ() {
+        let (a, b) = (random_unit(), random_unit());
+        assert!((0.0..1.0).contains(&a) && (0.0..1.0).contains(&b));
+        assert!((a - b).abs() > 0.0);
+    }
+}
