@@ -1,0 +1,13 @@
+//! The `market-data-ingestor` executable: everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match kairos::run(kairos::Service::MarketDataIngestor) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", error.report());
+            error.exit_code()
+        }
+    }
+}

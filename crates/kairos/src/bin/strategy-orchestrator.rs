@@ -1,0 +1,13 @@
+//! The `strategy-orchestrator` executable: everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match kairos::run(kairos::Service::StrategyOrchestrator) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", error.report());
+            error.exit_code()
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What the risk manager decides. Pure: a book of past decisions and an order in, a verdict out; no files, no clock.
+//!
+//! The book is rebuilt from the records of the order log, in their order, so that two processes which read the same
+//! log decide alike.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::is_instrument;
+
+/// Direction of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Side {
+    Buy,
+    Sell,
+}
+
+/// An order as it is asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// Chosen by the placer; the same id is the same order.
+    pub(crate) id: String,
+    pub(crate) instrument: String,
+    pub(crate) side: Side,
+    /// Shares, above 0.
+    pub(crate) quantity: u32,
+    /// Money per share.
+    pub(crate) price: f64,
+    /// The generation under which the placer was active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generation: Option<u64>,
+    /// The slot (or the name) of who placed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) placed_by: Option<String>,
+    /// The service behind the slots, for placers which have slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) placer: Option<String>,
+}
+
+impl Order {
+    /// Whose generations this order is compared with: blue and green are one placer.
+    fn fence(&self) -> &str {
+        match (self.placer.as_deref(), self.placed_by.as_deref()) {
+            (Some(placer), _) => placer,
+            (None, None | Some("blue" | "green")) => "",
+            (None, Some(name)) => name,
+        }
+    }
+
+    fn signed_quantity(&self) -> i64 {
+        match self.side {
+            Side::Buy => i64::from(self.quantity),
+            Side::Sell => -i64::from(self.quantity),
+        }
+    }
+
+    /// A retry may carry a fresher price and come from another slot; anything else makes it another order.
+    fn same_trade(&self, other: &Self) -> bool {
+        self.instrument == other.instrument && self.side == other.side && self.quantity == other.quantity
+    }
+
+    /// Why this is no order at all, if it is not.
+    fn malformed(&self) -> Option<String> {
+        // Bounds that keep one record of the log below one kilobyte and sums within 64 bits.
+        let name = |text: &str| (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        if !name(&self.id) {
+            return Some("id must be 1 to 128 visible ASCII characters".to_owned());
+        }
+        if ![&self.placed_by, &self.placer].into_iter().flatten().all(|text| name(text)) {
+            return Some("placed_by and placer must be 1 to 128 visible ASCII characters".to_owned());
+        }
+        if !is_instrument(&self.instrument) {
+            return Some("instrument must be 1 to 16 capital letters, digits, dots or dashes".to_owned());
+        }
+        if !(1..=1_000_000_000).contains(&self.quantity) {
+            return Some("quantity must be from 1 to 1000000000 shares".to_owned());
+        }
+        if !(self.price > 0.0 && self.price <= 1e9) {
+            return Some("price must be above 0 and at most 1000000000".to_owned());
+        }
+        None
+    }
+}
+
+/// One line of the order log: a decision that stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    #[serde(flatten)]
+    pub(crate) order: Order,
+    pub(crate) accepted: bool,
+    /// The instrument's position after the decision, shares.
+    pub(crate) position: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// The slot of the risk manager that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handled_by: Option<String>,
+}
+
+/// What is allowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Shares, either way, per instrument.
+    pub(crate) max_position: u32,
+    /// Money.
+    pub(crate) max_loss: f64,
+}
+
+/// The answer to an order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Verdict {
+    /// A decision to record.
+    Decided(Record),
+    /// The id has been decided before; nothing to record.
+    Known(Record),
+    /// The id stands for a different order.
+    Mismatch,
+    /// Its placer has been seen with a higher generation; not recorded, as a successor may send the same id.
+    Stale { highest: u64 },
+    /// No order at all; not recorded.
+    Malformed(String),
+}
+
+/// What is held of one instrument.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(crate) struct Holding {
+    /// Shares; negative when sold short.
+    pub(crate) position: i32,
+    /// Average price paid for them.
+    pub(crate) average_price: f64,
+    /// Price of the latest accepted order.
+    pub(crate) mark: f64,
+    /// Money gained (lost below 0) by closed shares.
+    pub(crate) realised: f64,
+}
+
+impl Holding {
+    /// Money gained (lost below 0) with open shares valued at `mark`.
+    fn profit_at(&self, mark: f64) -> f64 {
+        self.realised + f64::from(self.position) * (mark - self.average_price)
+    }
+
+    fn trade(&mut self, order: &Order, position: i32) {
+        let (before, price) = (f64::from(self.position), order.price);
+        let (after, traded) = (f64::from(position), f64::from(position) - before);
+        if before * traded >= 0.0 {
+            // Opened or increased. A trade is never 0 shares, so `after` is not 0 here.
+            self.average_price = (self.average_price * before + price * traded) / after;
+        } else {
+            let closed = before.abs().min(traded.abs()) * before.signum();
+            self.realised += closed * (price - self.average_price);
+            if after * before <= 0.0 {
+                self.average_price = if position == 0 { 0.0 } else { price };
+            }
+        }
+        self.position = position;
+        self.mark = price;
+    }
+}
+
+/// All decisions so far and what follows from them.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    records: Vec<Record>,
+    by_id: HashMap<String, usize>,
+    holdings: BTreeMap<String, Holding>,
+    generations: HashMap<String, u64>,
+}
+
+impl Book {
+    /// Decides `order`; the book changes only when the decision is applied.
+    pub(crate) fn decide(&self, order: &Order, limits: Limits, handled_by: Option<&str>) -> Verdict {
+        if let Some(reason) = order.malformed() {
+            return Verdict::Malformed(reason);
+        }
+        if let Some(known) = self.by_id.get(&order.id).map(|index| &self.records[*index]) {
+            return if known.order.same_trade(order) { Verdict::Known(known.clone()) } else { Verdict::Mismatch };
+        }
+        if let (Some(generation), Some(&highest)) = (order.generation, self.generations.get(order.fence()))
+            && generation < highest
+        {
+            return Verdict::Stale { highest };
+        }
+        let held = self.holdings.get(&order.instrument).copied().unwrap_or_default();
+        let outcome = self.within(order, limits, held.position);
+        Verdict::Decided(Record {
+            order: order.clone(),
+            accepted: outcome.is_ok(),
+            position: *outcome.as_ref().unwrap_or(&held.position),
+            reason: outcome.err(),
+            handled_by: handled_by.map(str::to_owned),
+        })
+    }
+
+    /// The position after `order`, or the limit it breaks. An order that only reduces a position breaks none:
+    /// closing must stay possible after a loss.
+    fn within(&self, order: &Order, limits: Limits, held: i32) -> Result<i32, String> {
+        let after = i64::from(held) + order.signed_quantity();
+        if after.unsigned_abs() <= i64::from(held).unsigned_abs() && after.signum() != -i64::from(held).signum() {
+            return Ok(i32::try_from(after).expect("between 0 and a position"));
+        }
+        if after.unsigned_abs() > u64::from(limits.max_position) {
+            return Err(format!("position limit: {after} shares would exceed {} either way", limits.max_position));
+        }
+        let loss = -self.profit(&order.instrument, order.price);
+        if loss > limits.max_loss {
+            return Err(format!("loss limit: {loss:.2} is lost, {:.2} is allowed", limits.max_loss));
+        }
+        Ok(i32::try_from(after).expect("within a limit of 32 bits"))
+    }
+
+    /// Profit of everything, with `instrument` valued at `price` and the rest at their latest trades.
+    fn profit(&self, instrument: &str, price: f64) -> f64 {
+        let at = |name: &str, held: &Holding| held.profit_at(if name == instrument { price } else { held.mark });
+        self.holdings.iter().map(|(name, held)| at(name, held)).sum()
+    }
+
+    /// Takes a decision into account.
+    pub(crate) fn apply(&mut self, record: Record) {
+        let order = &record.order;
+        if let Some(generation) = order.generation {
+            let highest = self.generations.entry(order.fence().to_owned()).or_default();
+            *highest = generation.max(*highest);
+        }
+        if record.accepted {
+            self.holdings.entry(order.instrument.clone()).or_default().trade(order, record.position);
+        }
+        self.by_id.insert(order.id.clone(), self.records.len());
+        self.records.push(record);
+    }
+
+    /// All decisions, oldest first.
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// What is held, by instrument.
+    pub(crate) fn holdings(&self) -> &BTreeMap<String, Holding> {
+        &self.holdings
+    }
+
+    /// Money gained (lost below 0) over all.
+    pub(crate) fn total_profit(&self) -> f64 {
+        self.holdings.values().map(|held| held.profit_at(held.mark)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_position: 100, max_loss: 1000.0 };
+
+    fn order(id: &str, side: Side, quantity: u32, price: f64) -> Order {
+        let instrument = "AAPL".to_owned();
+        Order { id: id.to_owned(), instrument, side, quantity, price, generation: None, placed_by: None, placer: None }
+    }
+
+    fn place(book: &mut Book, order: &Order) -> Verdict {
+        let verdict = book.decide(order, LIMITS, Some("blue"));
+        if let Verdict::Decided(record) = &verdict {
+            book.apply(record.clone());
+        }
+        verdict
+    }
+
+    fn accepted(book: &mut Book, id: &str, side: Side, quantity: u32, price: f64) -> bool {
+        match place(book, &order(id, side, quantity, price)) {
+            Verdict::Decided(record) => record.accepted,
+            other => panic!("not decided: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_position_limit_holds_both_ways_and_up_to_the_last_share() {
+        let mut book = Book::default();
+        assert!(accepted(&mut book, "1", Side::Buy, 100, 10.0));
+        assert!(!accepted(&mut book, "2", Side::Buy, 1, 10.0));
+        assert!(accepted(&mut book, "3", Side::Sell, 200, 10.0));
+        assert!(!accepted(&mut book, "4", Side::Sell, 1, 10.0));
+        assert!(!accepted(&mut book, "5", Side::Buy, 201, 10.0));
+        assert_eq!(book.holdings()["AAPL"].position, -100);
+    }
+
+    #[test]
+    fn beyond_the_loss_limit_only_closing_is_accepted() {
+        let mut book = Book::default();
+        assert!(accepted(&mut book, "1", Side::Buy, 50, 100.0));
+        assert!(accepted(&mut book, "at the limit", Side::Buy, 1, 80.0));
+        assert!(!accepted(&mut book, "beyond", Side::Buy, 1, 79.0));
+        assert!(!accepted(&mut book, "turning round", Side::Sell, 60, 79.0));
+        assert!(accepted(&mut book, "closing", Side::Sell, 51, 79.0));
+        assert!((book.total_profit() + 1051.0).abs() < 1e-6, "{}", book.total_profit());
+        assert!(!accepted(&mut book, "realised counts", Side::Buy, 1, 79.0));
+    }
+
+    #[test]
+    fn profit_follows_average_cost_through_a_turn() {
+        let mut book = Book::default();
+        assert!(accepted(&mut book, "1", Side::Buy, 10, 10.0));
+        assert!(accepted(&mut book, "2", Side::Buy, 10, 20.0));
+        assert!(accepted(&mut book, "3", Side::Sell, 30, 25.0));
+        let held = book.holdings()["AAPL"];
+        assert_eq!((held.position, held.average_price, held.realised), (-10, 25.0, 200.0));
+        assert!(accepted(&mut book, "4", Side::Buy, 5, 20.0));
+        assert!((book.total_profit() - 250.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_same_id_has_the_same_answer_and_no_second_effect() {
+        let mut book = Book::default();
+        let first = order("same", Side::Buy, 10, 10.0);
+        assert!(matches!(place(&mut book, &first), Verdict::Decided(_)));
+        let dearer = Order { price: 11.0, ..first.clone() };
+        assert!(matches!(place(&mut book, &dearer), Verdict::Known(record) if record.position == 10));
+        assert_eq!(place(&mut book, &Order { quantity: 11, ..first }), Verdict::Mismatch);
+        assert_eq!(book.records().len(), 1);
+    }
+
+    #[test]
+    fn a_lower_generation_is_stale_across_the_slots_of_one_placer_only() {
+        let mut book = Book::default();
+        let from = |id: &str, placer: Option<&str>, slot: &str, generation| Order {
+            placer: placer.map(str::to_owned),
+            placed_by: Some(slot.to_owned()),
+            generation: Some(generation),
+            ..order(id, Side::Buy, 1, 10.0)
+        };
+        assert!(matches!(place(&mut book, &from("1", Some("s"), "green", 7)), Verdict::Decided(_)));
+        assert_eq!(place(&mut book, &from("2", Some("s"), "blue", 6)), Verdict::Stale { highest: 7 });
+        assert!(matches!(place(&mut book, &from("2", Some("s"), "green", 7)), Verdict::Decided(_)));
+        assert!(matches!(place(&mut book, &from("3", Some("other"), "blue", 1)), Verdict::Decided(_)));
+        assert!(matches!(place(&mut book, &from("4", None, "green", 2)), Verdict::Decided(_)));
+        assert_eq!(place(&mut book, &from("5", None, "blue", 1)), Verdict::Stale { highest: 2 });
+    }
+
+    #[test]
+    fn what_is_no_order_is_refused_and_not_recorded() {
+        let mut book = Book::default();
+        let good = order("id", Side::Buy, 1, 1.0);
+        let bad = [
+            Order { id: String::new(), ..good.clone() },
+            Order { id: "a b".to_owned(), ..good.clone() },
+            Order { instrument: "aapl".to_owned(), ..good.clone() },
+            Order { quantity: 0, ..good.clone() },
+            Order { price: 0.0, ..good.clone() },
+            Order { price: f64::NAN, ..good.clone() },
+            Order { placed_by: Some("x".repeat(129)), ..good },
+        ];
+        for order in bad {
+            assert!(matches!(place(&mut book, &order), Verdict::Malformed(_)), "{order:?}");
+        }
+        assert!(book.records().is_empty());
+    }
+}

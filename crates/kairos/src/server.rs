@@ -1,0 +1,282 @@
+//! A process's life: configuration, listener, routes, background work, and an orderly end.
+//!
+//! What the four services have in common; their own routes come from `services`, the routes all have from `common`.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::serve::ListenerExt;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::activation::{Activation, ActivationError};
+use crate::client::Client;
+use crate::config::{ActivationMode, Config, ConfigError, Service};
+use crate::services::{self, Parts, StartError};
+use crate::telemetry::{self, Metrics};
+
+/// Why a service ended in another way than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Bad configuration: exit code 2.
+    #[error("cannot start")]
+    Config(#[from] ConfigError),
+    /// The port is taken or the address is not this machine's: exit code 3.
+    #[error("cannot listen on port {port} of {host}")]
+    Listen {
+        /// As configured.
+        host: String,
+        /// As configured.
+        port: u16,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// State, price file or log cannot be used: exit code 1.
+    #[error("cannot begin to serve")]
+    Start(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The system refused something every process needs: exit code 1.
+    #[error("cannot run")]
+    System(#[from] std::io::Error),
+    /// Work in the background ended by itself: exit code 1.
+    #[error("background work ended unexpectedly")]
+    Background,
+}
+
+impl RunError {
+    /// 2 for configuration, 3 for the port, else 1.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(2),
+            Self::Listen { .. } => ExitCode::from(3),
+            Self::Start(_) | Self::System(_) | Self::Background => ExitCode::FAILURE,
+        }
+    }
+
+    /// The message with its causes, for people.
+    pub fn report(&self) -> String {
+        chain(self)
+    }
+}
+
+/// An error and its causes in one line each after a colon.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// How far the process's life is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Starting,
+    Serving,
+    Stopping,
+}
+
+/// The last heartbeat of a dependency.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Dependency {
+    url: Option<String>,
+    reachable: bool,
+    latency_ms: Option<u64>,
+}
+
+/// What every part of a process shares.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) client: Client,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// Open WebSockets, waited for at the end.
+    pub(crate) sockets: watch::Sender<u32>,
+    pub(crate) started: Instant,
+    pub(crate) started_at: String,
+    dependencies: Mutex<BTreeMap<&'static str, Dependency>>,
+}
+
+impl App {
+    fn new(config: Config) -> Self {
+        let unknown = |service: &Service| Dependency {
+            url: config.peers.get(service).cloned(),
+            reachable: false,
+            latency_ms: None,
+        };
+        let dependencies = config.service.dependencies().iter().map(|s| (s.name(), unknown(s))).collect();
+        Self {
+            metrics: Metrics::default(),
+            client: Client::new(),
+            phase: watch::Sender::new(Phase::Starting),
+            sockets: watch::Sender::new(0),
+            started: Instant::now(),
+            started_at: telemetry::now(),
+            dependencies: Mutex::new(dependencies),
+            config,
+        }
+    }
+
+    /// The last heartbeats.
+    pub(crate) fn dependencies(&self) -> BTreeMap<&'static str, Dependency> {
+        self.dependencies.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for the beginning of the end.
+    pub(crate) async fn stopping(&self) {
+        // The sender is a field of `self`, so waiting for it cannot fail.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopping).await;
+    }
+}
+
+/// Runs `service` until SIGTERM or SIGINT. Call it once per process, from `main`.
+pub fn run(service: Service) -> Result<(), RunError> {
+    let config = Config::from_environment(service)?;
+    telemetry::init(config.log_format);
+    // 32 blocking threads are more than one disk answers at once; what waits for them is bounded by the services.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(32).build()?;
+    let ended = runtime.block_on(live(config));
+    if let Err(error) = &ended {
+        tracing::error!(error = chain(error), "ended");
+    }
+    // What still runs is past its time; a blocking file call is at most one sync long.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn live(config: Config) -> Result<(), RunError> {
+    let (host, port) = (config.host.clone(), config.port);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = match TcpListener::bind((host.as_str(), port)).await {
+        Ok(listener) => listener,
+        Err(source) => return Err(RunError::Listen { host, port, source }),
+    };
+    let address = listener.local_addr()?;
+    let app = Arc::new(App::new(config));
+    tracing::info!(
+        address = %address,
+        service = app.config.service.name(),
+        version = app.config.service_version,
+        slot = app.config.slot_name(),
+        config = ?app.config,
+        "listening"
+    );
+    let Parts { router, activation, prepare, background } =
+        services::build(&app).map_err(|source: StartError| RunError::Start(source.into()))?;
+    let router = common::add(router, &app, activation.clone());
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(heartbeat(Arc::clone(&app)));
+    for work in background {
+        tasks.spawn(work);
+    }
+    let mut serving = tokio::spawn(serve(listener, router, Arc::clone(&app)));
+    let ready = tokio::task::spawn_blocking(prepare);
+
+    let ended = tokio::select! {
+        failure = become_ready(ready, &app, activation.as_deref()) => Err(failure),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        _ = tasks.join_next() => Err(RunError::Background),
+        _ = &mut serving => Err(RunError::Background),
+    };
+    tracing::info!("stopping");
+    app.phase.send_replace(Phase::Stopping);
+    let (_, flushed) = tokio::join!(drain(&mut serving, &app), finish_work(activation.as_deref()));
+    flushed?;
+    tracing::info!("stopped");
+    ended
+}
+
+/// Ends only with a failure: a service which is ready stays so.
+async fn become_ready(
+    prepared: tokio::task::JoinHandle<Result<(), StartError>>,
+    app: &App,
+    activation: Option<&Activation>,
+) -> RunError {
+    match prepared.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return RunError::Start(error.into()),
+        Err(panicked) => return RunError::Start(panicked.into()),
+    }
+    app.phase.send_if_modified(|phase| {
+        let starting = *phase == Phase::Starting;
+        if starting {
+            *phase = Phase::Serving;
+        }
+        starting
+    });
+    tracing::info!("ready");
+    let Some(activation) = activation.filter(|_| app.config.activation == ActivationMode::Always) else {
+        return std::future::pending().await;
+    };
+    let generation = crate::identity::read(&app.config).await.generation.unwrap_or(0);
+    loop {
+        match activation.activate(generation).await {
+            Ok(_) => return std::future::pending().await,
+            // The one before may take its time to end; this one is passive until then, however long that is.
+            Err(ActivationError::Held) => tokio::time::sleep(Duration::from_millis(200)).await,
+            Err(ActivationError::Stale { .. }) => return std::future::pending().await,
+            Err(error) => return RunError::Start(error.into()),
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, router: Router, app: Arc<App>) -> std::io::Result<()> {
+    // Small answers should not wait for the acknowledgement of the ones before.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    // Orders are below one kilobyte; 64 leave room for whatever a client adds.
+    let router = router
+        .layer(from_fn_with_state(app.metrics.clone(), telemetry::measure))
+        .layer(DefaultBodyLimit::max(64 * 1024));
+    axum::serve(listener, router).with_graceful_shutdown(async move { app.stopping().await }).into_future().await
+}
+
+/// Waits for requests and WebSockets in flight, at most the grace.
+async fn drain(serving: &mut tokio::task::JoinHandle<std::io::Result<()>>, app: &App) {
+    let mut sockets = app.sockets.subscribe();
+    let all = async {
+        if !serving.is_finished() {
+            // Its own failure was seen before, or no longer matters.
+            let _ = serving.await;
+        }
+        let _ = sockets.wait_for(|open| *open == 0).await;
+    };
+    if tokio::time::timeout(app.config.drain_grace, all).await.is_err() {
+        let grace = u64::try_from(app.config.drain_grace.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(drain_grace_ms = grace, "requests were still in flight at the end of the grace");
+    }
+}
+
+async fn finish_work(activation: Option<&Activation>) -> Result<(), RunError> {
+    let Some(activation) = activation else { return Ok(()) };
+    activation.stop().await.map(|_| ()).map_err(|error| RunError::Start(error.into()))
+}
+
+/// Asks each dependency for its health every second, for as long as the process lives.
+async fn heartbeat(app: Arc<App>) {
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        for service in app.config.service.dependencies() {
+            let Some(url) = app.config.peers.get(service) else { continue };
+            let begun = Instant::now();
+            let answer = app.client.get(&format!("{url}/health")).await;
+            let reachable = answer.is_ok_and(|answer| answer.status.is_success());
+            let latency_ms = reachable.then(|| u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+            let beat = Dependency { url: Some(url.clone()), reachable, latency_ms };
+            app.dependencies.lock().unwrap_or_else(PoisonError::into_inner).insert(service.name(), beat);
+        }
+    }
+}

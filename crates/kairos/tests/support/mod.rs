@@ -1,0 +1,165 @@
+//! Starts the real binaries and talks to them with a client of its own, so that no mistake of theirs is shared.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// No fact waited for here takes longer on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+pub const GATEWAY: &str = env!("CARGO_BIN_EXE_api-gateway");
+pub const RISK: &str = env!("CARGO_BIN_EXE_risk-manager");
+pub const INGESTOR: &str = env!("CARGO_BIN_EXE_market-data-ingestor");
+pub const STRATEGY: &str = env!("CARGO_BIN_EXE_strategy-orchestrator");
+
+/// Where a service is asked.
+#[derive(Clone)]
+pub struct Client {
+    pub address: String,
+}
+
+/// A running service; killed when dropped.
+pub struct Service {
+    child: Child,
+    client: Client,
+    /// Drained by a thread: a full pipe would stop the service.
+    _log: std::thread::JoinHandle<()>,
+}
+
+/// A command with nothing of the test's environment in it.
+pub fn command(binary: &str, variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(binary);
+    command.env_clear().env("PORT", "0").envs(variables.iter().copied());
+    command
+}
+
+/// Starts a service and waits until it is ready.
+pub fn start(binary: &str, variables: &[(&str, &str)]) -> Service {
+    let mut child = command(binary, variables).stdout(Stdio::piped()).spawn().expect("started");
+    let mut log = BufReader::new(child.stdout.take().expect("piped"));
+    let address = first_line(&mut log);
+    let drained = std::thread::spawn(move || {
+        let _ = std::io::copy(&mut log, &mut std::io::sink());
+    });
+    let service = Service { child, client: Client { address }, _log: drained };
+    wait("ready", || service.get("/ready").0 == 200);
+    service
+}
+
+fn first_line(log: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    log.read_line(&mut line).expect("a first line");
+    let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+    assert_eq!(line["message"], "listening");
+    line["address"].as_str().expect("an address").to_owned()
+}
+
+/// Waits for a fact, at most the deadline.
+pub fn wait(what: &str, mut fact: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !fact() {
+        assert!(begun.elapsed() < DEADLINE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl std::ops::Deref for Service {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Client {
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        let (status, body) = self.exchange("GET", path, "");
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let (status, body) = self.exchange("POST", path, &body.to_string());
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    /// One request on a connection of its own; status 0 when there is no answer.
+    fn exchange(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.try_exchange(method, path, body).unwrap_or_default()
+    }
+
+    fn try_exchange(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(&self.address).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    pub fn activate(&self, generation: u64) {
+        let (status, answer) = self.post("/_plimsoll/activate", &serde_json::json!({"generation": generation}));
+        assert_eq!((status, &answer["active"]), (200, &Value::Bool(true)), "{answer}");
+    }
+
+    pub fn deactivate(&self, generation: u64) {
+        let (status, answer) = self.post("/_plimsoll/deactivate", &serde_json::json!({"generation": generation}));
+        assert_eq!((status, &answer["active"]), (200, &Value::Bool(false)), "{answer}");
+    }
+
+    /// Requests under way beside the one that asks.
+    pub fn in_flight(&self) -> u32 {
+        let text = self.get("/metrics").1;
+        let text = text.as_str().expect("a text");
+        let gauge = text.lines().find_map(|line| line.strip_prefix("http_requests_in_flight "));
+        gauge.expect("the gauge").parse::<u32>().expect("a number") - 1
+    }
+}
+
+impl Service {
+    pub fn terminate(&self) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        let id = rustix::process::Pid::from_raw(id).expect("not 0");
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("signalled");
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("waited for");
+    }
+
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait("the end of the process", || {
+            status = self.child.try_wait().expect("waited for");
+            status.is_some()
+        });
+        status.expect("ended")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Already ended ones refuse, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A path as a variable's value.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
