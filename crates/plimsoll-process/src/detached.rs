@@ -118,6 +118,11 @@ impl Adopted {
         if let Some(seen) = self.seen.get() {
             return Ok(*seen);
         }
+        #[expect(
+            deprecated,
+            reason = "unsound only for an `AsRawFd` that may close or change its descriptor; this one is borrowed from an \
+                      `OwnedFd` that outlives the wait, and the replacement is an unsafe function"
+        )]
         let watched = AsyncFd::with_interest(self.handle.as_fd(), Interest::READABLE)?;
         // A pidfd is readable when its process has ended, and stays so.
         let _ = watched.readable().await?;
@@ -135,7 +140,7 @@ impl Adopted {
         }
     }
 
-    /// Sends a signal to this process alone; an error of kind `NotFound` or `ESRCH` when it has ended.
+    /// Sends a signal to this process alone; the system's `ESRCH` when it has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(pidfd_send_signal(&self.handle, signal)?)
     }

@@ -270,7 +270,7 @@ mod tests {
             for part in &parts {
                 match part {
                     Ok(plain) => text.extend_from_slice(plain.as_bytes()),
-                    Err(index) => text.extend_from_slice(index.get(&redactor.needles)),
+                    Err(index) => text.extend_from_slice(index.get(redactor.needles.as_slice()).as_slice()),
                 }
             }
             let whole = stream(&redactor, [text.as_slice()]);

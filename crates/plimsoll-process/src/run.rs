@@ -336,13 +336,13 @@ async fn end_tree(
         loop {
             tokio::select! {
                 ended = &mut ending => break ended,
-                more = pipes.next(), if pipes.open() => drop_or_take(more, take),
+                more = pipes.next(), if pipes.open() => take_late(more, take),
             }
         }
     };
     let rest = async {
         while pipes.open() {
-            drop_or_take(pipes.next().await, take);
+            take_late(pipes.next().await, take);
         }
     };
     // On a timeout somebody outside the tree holds a pipe: what they print is not the command's.
@@ -355,12 +355,10 @@ async fn end_tree(
     ended
 }
 
-fn drop_or_take(
+fn take_late(
     more: io::Result<(Stream, &[u8])>,
     take: &mut (impl FnMut(Stream, &[u8]) -> Result<(), ProcessError> + Send),
 ) {
-    if let Ok((stream, bytes)) = more {
-        // A failure here cannot change the outcome: the tree is being ended already, for an earlier reason.
-        let _ = take(stream, bytes);
-    }
+    // A failure here cannot change the outcome: the tree is being ended already, for an earlier reason.
+    let _ = more.map(|(stream, bytes)| take(stream, bytes));
 }
