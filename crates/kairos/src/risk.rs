@@ -288,12 +288,12 @@ mod tests {
     fn beyond_the_loss_limit_only_closing_is_accepted() {
         let mut book = Book::default();
         assert!(accepted(&mut book, "1", Side::Buy, 50, 100.0));
-        assert!(accepted(&mut book, "at the limit", Side::Buy, 1, 80.0));
+        assert!(accepted(&mut book, "at-the-limit", Side::Buy, 1, 80.0));
         assert!(!accepted(&mut book, "beyond", Side::Buy, 1, 79.0));
-        assert!(!accepted(&mut book, "turning round", Side::Sell, 60, 79.0));
+        assert!(!accepted(&mut book, "turning-round", Side::Sell, 60, 79.0));
         assert!(accepted(&mut book, "closing", Side::Sell, 51, 79.0));
         assert!((book.total_profit() + 1051.0).abs() < 1e-6, "{}", book.total_profit());
-        assert!(!accepted(&mut book, "realised counts", Side::Buy, 1, 79.0));
+        assert!(!accepted(&mut book, "realised-counts", Side::Buy, 1, 79.0));
     }
 
     #[test]

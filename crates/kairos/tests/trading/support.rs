@@ -11,19 +11,19 @@ use serde_json::Value;
 /// No fact waited for here takes longer on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-pub const GATEWAY: &str = env!("CARGO_BIN_EXE_api-gateway");
-pub const RISK: &str = env!("CARGO_BIN_EXE_risk-manager");
-pub const INGESTOR: &str = env!("CARGO_BIN_EXE_market-data-ingestor");
-pub const STRATEGY: &str = env!("CARGO_BIN_EXE_strategy-orchestrator");
+pub(crate) const GATEWAY: &str = env!("CARGO_BIN_EXE_api-gateway");
+pub(crate) const RISK: &str = env!("CARGO_BIN_EXE_risk-manager");
+pub(crate) const INGESTOR: &str = env!("CARGO_BIN_EXE_market-data-ingestor");
+pub(crate) const STRATEGY: &str = env!("CARGO_BIN_EXE_strategy-orchestrator");
 
 /// Where a service is asked.
 #[derive(Clone)]
-pub struct Client {
-    pub address: String,
+pub(crate) struct Client {
+    pub(crate) address: String,
 }
 
 /// A running service; killed when dropped.
-pub struct Service {
+pub(crate) struct Service {
     child: Child,
     client: Client,
     /// Drained by a thread: a full pipe would stop the service.
@@ -31,14 +31,14 @@ pub struct Service {
 }
 
 /// A command with nothing of the test's environment in it.
-pub fn command(binary: &str, variables: &[(&str, &str)]) -> Command {
+pub(crate) fn command(binary: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary);
     command.env_clear().env("PORT", "0").envs(variables.iter().copied());
     command
 }
 
 /// Starts a service and waits until it is ready.
-pub fn start(binary: &str, variables: &[(&str, &str)]) -> Service {
+pub(crate) fn start(binary: &str, variables: &[(&str, &str)]) -> Service {
     let mut child = command(binary, variables).stdout(Stdio::piped()).spawn().expect("started");
     let mut log = BufReader::new(child.stdout.take().expect("piped"));
     let address = first_line(&mut log);
@@ -59,7 +59,7 @@ fn first_line(log: &mut BufReader<ChildStdout>) -> String {
 }
 
 /// Waits for a fact, at most the deadline.
-pub fn wait(what: &str, mut fact: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut fact: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !fact() {
         assert!(begun.elapsed() < DEADLINE, "waited in vain: {what}");
@@ -76,16 +76,16 @@ impl std::ops::Deref for Service {
 }
 
 impl Client {
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
         let (status, body) = self.exchange("GET", path, "");
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let (status, body) = self.exchange("POST", path, &body.to_string());
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
@@ -110,18 +110,18 @@ impl Client {
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
-    pub fn activate(&self, generation: u64) {
+    pub(crate) fn activate(&self, generation: u64) {
         let (status, answer) = self.post("/_plimsoll/activate", &serde_json::json!({"generation": generation}));
         assert_eq!((status, &answer["active"]), (200, &Value::Bool(true)), "{answer}");
     }
 
-    pub fn deactivate(&self, generation: u64) {
+    pub(crate) fn deactivate(&self, generation: u64) {
         let (status, answer) = self.post("/_plimsoll/deactivate", &serde_json::json!({"generation": generation}));
         assert_eq!((status, &answer["active"]), (200, &Value::Bool(false)), "{answer}");
     }
 
     /// Requests under way beside the one that asks.
-    pub fn in_flight(&self) -> u32 {
+    pub(crate) fn in_flight(&self) -> u32 {
         let text = self.get("/metrics").1;
         let text = text.as_str().expect("a text");
         let gauge = text.lines().find_map(|line| line.strip_prefix("http_requests_in_flight "));
@@ -130,18 +130,18 @@ impl Client {
 }
 
 impl Service {
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let id = i32::try_from(self.child.id()).expect("a process id");
         let id = rustix::process::Pid::from_raw(id).expect("not 0");
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("signalled");
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("waited for");
     }
 
-    pub fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         wait("the end of the process", || {
             status = self.child.try_wait().expect("waited for");
@@ -160,6 +160,6 @@ impl Drop for Service {
 }
 
 /// A path as a variable's value.
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }

@@ -1,9 +1,9 @@
 //! The WebSocket diagnostic: it tells who it is, echoes, and is closed with 1001 when the service ends.
 
-mod support;
-
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
+
+use crate::support;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_greets_echoes_and_is_sent_away_on_termination() {
