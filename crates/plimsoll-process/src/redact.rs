@@ -165,6 +165,10 @@ impl RedactingStream {
     }
 
     fn emit(&mut self, end: usize, clean: &mut Vec<u8>) {
+        if end == 0 {
+            // Nothing is decided, and what is covered stays covered.
+            return;
+        }
         let masks = self.redactor.masks(&self.held, self.covered);
         copy_masked(&self.held, &masks, end, self.covered, clean);
         self.covered = masks.iter().find(|mask| mask.start < end && end < mask.end).map_or(0, |mask| mask.end - end);
@@ -226,6 +230,13 @@ mod tests {
         check(&["aaa"], "aaaaaaaaaa-aa", "***-aa");
         check(&["abc", "abcdef"], "abcde abcdef", "***de ***");
         check(&["abcabc"], "abcabcabcabcx", "***x");
+    }
+
+    #[test]
+    fn bytes_under_a_mask_that_is_out_stay_masked_while_nothing_is_decided() {
+        let text = b"1abcdefghijk2";
+        let clean = stream(&redactor(&["abc", "bcdefghijk", "cdefghijkzz"]), text.chunks(1));
+        assert_eq!(clean, b"1***2");
     }
 
     #[test]
