@@ -105,7 +105,7 @@ impl Activation {
         self.see(generation)?;
         if !self.view().active {
             let file = self.lock()?;
-            self.on_worker(|worker| worker.resume()).await?;
+            self.on_worker(Worker::resume).await?;
             *held = file;
         }
         self.view.send_modify(|view| (view.active, view.generation) = (true, Some(generation)));
@@ -124,7 +124,7 @@ impl Activation {
         if self.view().active {
             // Passive even when the flush fails: whoever asked needs the work to end, and hears of the failure.
             self.view.send_modify(|view| view.active = false);
-            let flushed = self.on_worker(|worker| worker.flush()).await;
+            let flushed = self.on_worker(Worker::flush).await;
             *held = None;
             flushed?;
         }
@@ -158,10 +158,7 @@ impl Activation {
         }
     }
 
-    async fn on_worker(
-        &self,
-        work: impl FnOnce(&dyn Worker) -> Result<(), StateError> + Send + 'static,
-    ) -> Result<(), ActivationError> {
+    async fn on_worker(&self, work: fn(&dyn Worker) -> Result<(), StateError>) -> Result<(), ActivationError> {
         let worker = Arc::clone(&self.worker);
         let done = tokio::task::spawn_blocking(move || work(worker.as_ref())).await;
         done.expect("state files are read and written without panics").map_err(ActivationError::State)

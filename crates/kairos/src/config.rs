@@ -212,7 +212,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Values that break a rule; all of them.
-    #[error("the configuration has {} mistake(s):{}", .0.len(), .0.iter().map(|p| format!("\n  {p}")).collect::<String>())]
+    #[error("the configuration has {} mistake(s):{}", .0.len(), lines(.0))]
     Invalid(Vec<Problem>),
     /// The file named by `KAIROS_CONFIG` is not readable.
     #[error("read the configuration file {}", path.display())]
@@ -240,6 +240,11 @@ pub enum ConfigError {
         /// The key.
         key: String,
     },
+}
+
+/// One problem a line, each on a new one.
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().flat_map(|problem| ["\n  ".to_owned(), problem.to_string()]).collect()
 }
 
 /// Every variable read; the file has the same names in lower case.
@@ -414,14 +419,12 @@ impl<'a> Reader<'a> {
 
     fn choice<T: Copy>(&mut self, variable: &'static str, options: &[(&str, T)], default: T) -> T {
         let Some(text) = self.text(variable) else { return default };
-        match options.iter().find(|(name, _)| *name == text) {
-            Some((_, value)) => *value,
-            None => {
-                let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
-                self.refuse(variable, names.join(" or "));
-                default
-            }
+        if let Some((_, value)) = options.iter().find(|(name, _)| *name == text) {
+            return *value;
         }
+        let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
+        self.refuse(variable, names.join(" or "));
+        default
     }
 
     fn endpoint(&mut self, production: bool) -> Option<String> {

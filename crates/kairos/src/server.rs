@@ -97,7 +97,7 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) client: Client,
     pub(crate) phase: watch::Sender<Phase>,
-    /// Open WebSockets, waited for at the end.
+    /// Open web sockets, waited for at the end.
     pub(crate) sockets: watch::Sender<u32>,
     pub(crate) started: Instant,
     pub(crate) started_at: String,
@@ -190,8 +190,10 @@ async fn live(config: Config) -> Result<(), RunError> {
     };
     tracing::info!("stopping");
     app.phase.send_replace(Phase::Stopping);
-    let (_, flushed) = tokio::join!(drain(&mut serving, &app), finish_work(activation.as_deref()));
+    let ((), flushed) = tokio::join!(drain(&mut serving, &app), finish_work(activation.as_deref()));
     flushed?;
+    // An activation that was already on its way when the signal came may have won the race with the first one.
+    finish_work(activation.as_deref()).await?;
     tracing::info!("stopped");
     ended
 }
@@ -221,10 +223,9 @@ async fn become_ready(
     let generation = crate::identity::read(&app.config).await.generation.unwrap_or(0);
     loop {
         match activation.activate(generation).await {
-            Ok(_) => return std::future::pending().await,
+            Ok(_) | Err(ActivationError::Stale { .. }) => return std::future::pending().await,
             // The one before may take its time to end; this one is passive until then, however long that is.
             Err(ActivationError::Held) => tokio::time::sleep(Duration::from_millis(200)).await,
-            Err(ActivationError::Stale { .. }) => return std::future::pending().await,
             Err(error) => return RunError::Start(error.into()),
         }
     }
@@ -242,7 +243,7 @@ async fn serve(listener: TcpListener, router: Router, app: Arc<App>) -> std::io:
     axum::serve(listener, router).with_graceful_shutdown(async move { app.stopping().await }).into_future().await
 }
 
-/// Waits for requests and WebSockets in flight, at most the grace.
+/// Waits for requests and web sockets in flight, at most the grace.
 async fn drain(serving: &mut tokio::task::JoinHandle<std::io::Result<()>>, app: &App) {
     let mut sockets = app.sockets.subscribe();
     let all = async {

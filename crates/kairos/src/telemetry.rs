@@ -149,7 +149,7 @@ mod tests {
     fn requests_are_shown_with_cumulative_buckets() {
         let metrics = Metrics::default();
         metrics.request(&Method::GET, "/health", 200, Duration::from_millis(2));
-        metrics.request(&Method::GET, "/health", 200, Duration::from_secs(60));
+        metrics.request(&Method::GET, "/health", 200, Duration::from_mins(1));
         metrics.request(&Method::from_bytes(b"BREW").expect("a token"), "other", 404, Duration::ZERO);
         metrics.add("kairos_ticks_total", 3);
         let text = metrics.render();

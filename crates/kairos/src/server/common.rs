@@ -1,5 +1,6 @@
 //! The routes every service has: health, readiness, status, metrics, version, activation, and two diagnostics.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let gauges =
         [("kairos_active", u64::from(shared.active())), ("kairos_uptime_seconds", app.started.elapsed().as_secs())];
     for (name, value) in gauges {
-        text.push_str(&format!("# TYPE {name} gauge\n{name} {value}\n"));
+        writeln!(text, "# TYPE {name} gauge\n{name} {value}").expect("a string takes all that is written");
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

@@ -59,6 +59,7 @@ pub(crate) struct Tick {
 }
 
 /// What `/ticks` answers.
+#[expect(clippy::struct_field_names, reason = "the fields are the names in the answer")]
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ticks {
     pub(crate) ticks: Vec<Tick>,
@@ -246,7 +247,7 @@ fn read_prices(path: &Path) -> Result<Vec<(String, f64)>, PricesError> {
         let row = line.split_once(',').and_then(|(name, price)| Some((name.trim(), price.trim().parse().ok()?)));
         match row {
             Some((name, price)) if is_instrument(name) && price > 0.0 && price <= 1e9 => {
-                rows.push((name.to_owned(), price))
+                rows.push((name.to_owned(), price));
             }
             _ => return Err(PricesError::Line { path: path.to_owned(), line: index + 1, text: line.to_owned() }),
         }

@@ -68,3 +68,20 @@ fn a_port_in_use_exits_3_and_names_it() {
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).expect("UTF-8").contains(&port));
 }
+
+#[test]
+fn the_environment_wins_over_the_file_and_a_secret_is_in_no_log() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("kairos.toml");
+    std::fs::write(&path, "port = 1\nmax_position_size = 7\n").expect("written");
+    let risk = start(RISK, &[("KAIROS_CONFIG", text(&path))]);
+    assert_eq!(risk.get("/positions").1["max_position_size"], 7);
+
+    // A file where the state directory should be ends the start after its first log lines.
+    let variables = [("KAIROS_CONFIG", text(&path)), ("KAIROS_API_KEY", "hush-hush"), ("STATE_DIR", text(&path))];
+    let output = command(RISK, &variables).output().expect("ran");
+    assert_eq!(output.status.code(), Some(1));
+    let (log, message) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(log.contains("\"message\":\"listening\"") && message.contains("order log"), "{log}{message}");
+    assert!(!log.contains("hush-hush") && !message.contains("hush-hush"), "{log}{message}");
+}

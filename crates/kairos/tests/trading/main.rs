@@ -177,6 +177,52 @@ fn strategies_hand_over_without_a_repeated_order_or_one_by_a_standby() {
 }
 
 #[test]
+fn a_strategy_that_learns_of_a_later_generation_stops_by_itself() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let prices = directory.path().join("prices.csv");
+    std::fs::write(&prices, zigzag()).expect("written");
+    let risk = start(RISK, &[]);
+    let mut later = order("later", 1, Some(10.0));
+    later["generation"] = json!(9);
+    later["placer"] = json!("strategy-orchestrator");
+    assert_eq!(risk.post("/orders", &later).0, 200);
+    let ingestor = start(INGESTOR, &[("PRICE_FILE", text(&prices)), ("TICK_MS", "2"), ("ACTIVATION", "always")]);
+    let strategy = start(
+        STRATEGY,
+        &[("RISK_MANAGER_URL", &risk.url()), ("MARKET_DATA_INGESTOR_URL", &ingestor.url()), ("TICK_MS", "5")],
+    );
+    strategy.activate(8);
+    wait("the strategy to stop", || strategy.get("/_plimsoll/activation").1["active"] == false);
+    assert_eq!(risk.get("/orders").1["total"], 1);
+    strategy.activate(9);
+    wait("an order", || risk.get("/orders").1["total"].as_u64() >= Some(2));
+}
+
+#[test]
+fn an_ingestor_killed_or_terminated_repeats_no_number() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let variables = [("STATE_DIR", text(directory.path())), ("TICK_MS", "2"), ("ACTIVATION", "always")];
+    let mut highest = 0;
+    for kill in [true, false, true] {
+        let mut ingestor = start(INGESTOR, &variables);
+        wait("a hundred ticks", || ingestor.get("/ticks").1["ticks"].as_array().is_some_and(|all| all.len() > 100));
+        let ticks = ingestor.get("/ticks?limit=4096").1["ticks"].as_array().expect("ticks").clone();
+        let seq = |tick: Option<&Value>| tick.and_then(|tick| tick["seq"].as_u64()).expect("a number");
+        assert!(seq(ticks.first()) > highest, "{} after {highest}", seq(ticks.first()));
+        highest = seq(ticks.last());
+        if kill {
+            ingestor.kill();
+        } else {
+            ingestor.terminate();
+            assert_eq!(ingestor.ended().code(), Some(0));
+            let state = std::fs::read_to_string(directory.path().join("market-data.json")).expect("state");
+            let state: Value = serde_json::from_str(&state).expect("JSON");
+            assert_eq!(state["last_seq"], state["reserved"], "flushed");
+        }
+    }
+}
+
+#[test]
 fn two_risk_managers_over_one_log_lose_no_update() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let shared = ("STATE_DIR", text(directory.path()));
