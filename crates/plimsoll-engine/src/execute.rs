@@ -1,0 +1,379 @@
+//! The executor: independent steps in parallel, each when its inputs are there, every decision journaled.
+
+use crate::{
+    attempt::attempts,
+    cache::{Cache, Hit},
+    context::{Cx, Shared, lock},
+    error::StepError,
+    journal::{Journal, Landing, Ledger, Record},
+    node::{Bound, Kind, Landed, Node},
+    plan,
+    prior::Prior,
+    reads::Reads,
+    step::StepSummary,
+    wire::{Finished, Values},
+};
+use plimsoll_core::{Ending, Event, Fingerprint};
+use plimsoll_process::Cancel;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    io,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+use tokio::task::JoinSet;
+
+/// How a step ended, with what it left.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) ending: Ending,
+    pub(crate) millis: u64,
+    pub(crate) output: Option<Arc<str>>,
+    /// Whether it changed the world now or in an earlier process of this run.
+    pub(crate) changed: bool,
+}
+
+/// What a spawned step hands back.
+struct Attempted {
+    node: usize,
+    landed: Result<Landed, StepError>,
+    cx: Cx,
+}
+
+/// The limits of one execution.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) jobs: usize,
+    pub(crate) fail_fast: bool,
+    pub(crate) use_cache: bool,
+    /// Only take what is recorded: an earlier process began to take the run back, and that comes first.
+    pub(crate) unwind: bool,
+}
+
+pub(crate) struct Execution<'a> {
+    pub(crate) nodes: &'a [Node],
+    pub(crate) reads: Vec<Option<Reads>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) journal: Arc<Mutex<Journal>>,
+    pub(crate) cache: Cache,
+    pub(crate) prior: &'a Prior,
+    pub(crate) limits: Limits,
+    pub(crate) cancel: Cancel,
+    pub(crate) values: Values,
+    pub(crate) ended: Vec<Option<Ended>>,
+    pub(crate) bound: HashMap<usize, Arc<dyn Bound>>,
+    missing: Vec<usize>,
+    dependents: Vec<Vec<usize>>,
+    ready: BTreeSet<usize>,
+    running: JoinSet<Attempted>,
+    started: HashMap<usize, (Instant, Option<Fingerprint>, Fingerprint)>,
+    tasks: HashMap<tokio::task::Id, usize>,
+    busy: HashSet<&'static str>,
+}
+
+impl<'a> Execution<'a> {
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct for the arguments would repeat the fields")]
+    pub(crate) fn new(
+        nodes: &'a [Node],
+        reads: Vec<Option<Reads>>,
+        shared: Arc<Shared>,
+        journal: Arc<Mutex<Journal>>,
+        cache: Cache,
+        prior: &'a Prior,
+        limits: Limits,
+        cancel: Cancel,
+    ) -> Self {
+        let mut dependents = vec![Vec::new(); nodes.len()];
+        let mut missing = vec![0; nodes.len()];
+        for (index, node) in nodes.iter().enumerate() {
+            let distinct: BTreeSet<usize> = node.needs.iter().copied().collect();
+            missing[index] = distinct.len();
+            distinct.into_iter().for_each(|need| dependents[need].push(index));
+        }
+        let ready = (0..nodes.len()).filter(|n| missing[*n] == 0 && nodes[*n].kind != Kind::Finally).collect();
+        Self {
+            reads,
+            shared,
+            journal,
+            cache,
+            prior,
+            limits,
+            cancel,
+            values: Values(vec![None; nodes.len()]),
+            ended: vec![None; nodes.len()],
+            bound: HashMap::new(),
+            missing,
+            dependents,
+            ready,
+            running: JoinSet::new(),
+            started: HashMap::new(),
+            tasks: HashMap::new(),
+            busy: HashSet::new(),
+            nodes,
+        }
+    }
+
+    /// Runs every step that can run. An error means that the journal can no longer be written: nothing new was begun
+    /// after it, and what was under way was told to stop and waited for.
+    pub(crate) async fn run(&mut self) -> io::Result<()> {
+        let result = self.drive().await;
+        if result.is_err() {
+            self.cancel.cancel();
+            while self.running.join_next().await.is_some() {}
+        }
+        result
+    }
+
+    async fn drive(&mut self) -> io::Result<()> {
+        loop {
+            while self.running.len() < self.limits.jobs {
+                let Some(node) = self.next_ready() else { break };
+                self.begin(node)?;
+            }
+            match self.running.join_next_with_id().await {
+                None => return Ok(()),
+                Some(Ok((id, attempted))) => {
+                    self.tasks.remove(&id);
+                    self.end(attempted.node, attempted.landed, &attempted.cx)?;
+                }
+                Some(Err(error)) => {
+                    let node = self.tasks.remove(&error.id()).expect("every task was noted when it was spawned");
+                    let cx = self.cx(node);
+                    self.end(node, Err(StepError::internal("the step panicked").caused_by(&error)), &cx)?;
+                }
+            }
+        }
+    }
+
+    /// The first ready step that needs nothing another one is using. Steps that cannot start any more are ended here.
+    fn next_ready(&mut self) -> Option<usize> {
+        if self.cancel.is_cancelled() {
+            for node in std::mem::take(&mut self.ready) {
+                self.ended[node] = Some(Ended { ending: Ending::Cancelled, millis: 0, output: None, changed: false });
+            }
+            return None;
+        }
+        let free = |n: &&usize| self.nodes[**n].action.exclusive().is_none_or(|name| !self.busy.contains(name));
+        let node = *self.ready.iter().find(free)?;
+        self.ready.remove(&node);
+        Some(node)
+    }
+
+    fn cx(&self, node: usize) -> Cx {
+        Cx::new(Arc::clone(&self.shared), Arc::clone(&self.nodes[node].name), self.cancel.child())
+    }
+
+    fn begin(&mut self, index: usize) -> io::Result<()> {
+        let node = &self.nodes[index];
+        let needed = node.needs.iter().map(|n| self.values.0[*n].as_ref().expect("a ready step has its inputs"));
+        let inputs = plan::inputs_hash(needed.map(|f| &*f.encoded));
+        if let Some(outcome) = self.prior.outcomes.get(&*node.name).filter(|o| o.inputs == inputs)
+            && let Ok(finished) = node.action.decode(&outcome.output)
+        {
+            let changed = outcome.landing == Landing::Done && node.kind == Kind::Effect;
+            if node.kind == Kind::Effect {
+                self.bound.insert(index, Arc::clone(&node.action).bind(&self.values));
+            }
+            self.finish(index, Ending::Replayed, finished, outcome.millis, changed);
+            return Ok(());
+        }
+        if self.limits.unwind {
+            self.leave(index, Ending::Skipped { reason: "the run is being taken back".to_owned() }, 0);
+            return Ok(());
+        }
+        let cx = self.cx(index);
+        let print = self.reads[index].as_ref().map(|r| plan::fingerprint(&node.print, r.components(), &inputs));
+        if let Some(finished) = self.from_cache(index, print.as_ref(), &cx) {
+            self.record_outcome(index, Landing::Cached, inputs, &finished, 0, false)?;
+            self.finish(index, Ending::Cached, finished, 0, false);
+            return Ok(());
+        }
+        self.spawn(index, cx, print, inputs);
+        Ok(())
+    }
+
+    fn spawn(&mut self, index: usize, cx: Cx, print: Option<Fingerprint>, inputs: Fingerprint) {
+        let node = &self.nodes[index];
+        let bound = Arc::clone(&node.action).bind(&self.values);
+        if node.kind == Kind::Effect {
+            self.bound.insert(index, Arc::clone(&bound));
+        }
+        let ledger = Ledger {
+            journal: Arc::clone(&self.journal),
+            step: Arc::clone(&node.name),
+            intended: self.prior.intents.contains(&*node.name),
+        };
+        if let Some(name) = node.action.exclusive() {
+            self.busy.insert(name);
+        }
+        self.started.insert(index, (Instant::now(), print, inputs));
+        self.shared.observer.event(&Event::StepStarted {
+            step: Arc::clone(&node.name),
+            expected_millis: self.cache.expected_millis(&node.name),
+        });
+        let (timeout, retry) = (node.action.timeout(), node.action.retry());
+        let task = self.running.spawn(async move {
+            let landed = attempts(bound, cx.clone(), ledger, timeout, retry).await;
+            Attempted { node: index, landed, cx }
+        });
+        self.tasks.insert(task.id(), index);
+    }
+
+    fn from_cache(&self, index: usize, print: Option<&Fingerprint>, cx: &Cx) -> Option<Finished> {
+        let node = &self.nodes[index];
+        let hit = self.cache.get(print.filter(|_| self.limits.use_cache)?)?;
+        if !discovered_holds(cx.root(), hit) {
+            return None;
+        }
+        let finished = node.action.decode(&hit.output).ok()?;
+        node.action.usable(cx, &finished).then_some(finished)
+    }
+
+    fn end(&mut self, index: usize, landed: Result<Landed, StepError>, cx: &Cx) -> io::Result<()> {
+        let node = &self.nodes[index];
+        let (begun, print, inputs) = self.started.remove(&index).expect("a step that ends was started");
+        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if let Some(name) = node.action.exclusive() {
+            self.busy.remove(name);
+        }
+        match landed {
+            Ok(Landed::Done(finished)) => {
+                let effect = node.kind != Kind::Pure;
+                self.record_outcome(index, Landing::Done, inputs, &finished, millis, effect)?;
+                self.remember(index, print, &finished, millis, cx);
+                self.finish(index, Ending::Done, finished, millis, node.kind == Kind::Effect);
+            }
+            Ok(Landed::FoundDone(finished)) => {
+                self.record_outcome(index, Landing::FoundDone, inputs, &finished, millis, false)?;
+                // An effect that was begun by an earlier process and is found done was done by this run.
+                let changed = self.prior.intents.contains(&*node.name);
+                self.finish(index, Ending::FoundDone, finished, millis, changed);
+            }
+            Ok(Landed::Parked(waiting)) => {
+                self.append(&Record::Parked { step: node.name.to_string(), waiting: waiting.clone() }, true)?;
+                self.leave(index, Ending::Parked { waiting }, millis);
+            }
+            Err(error) => self.fail(index, &error, millis)?,
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, index: usize, error: &StepError, millis: u64) -> io::Result<()> {
+        let node = &self.nodes[index];
+        if self.cancel.is_cancelled() {
+            self.leave(index, Ending::Cancelled, millis);
+            return Ok(());
+        }
+        let record =
+            Record::Failed { step: node.name.to_string(), class: error.class, error: error.one_line(), millis };
+        self.append(&record, node.kind != Kind::Pure)?;
+        let mut detail = error.detail.clone();
+        detail.extend(error.hint.clone());
+        self.leave(index, Ending::Failed { class: error.class, error: error.one_line(), detail }, millis);
+        if self.limits.fail_fast {
+            self.cancel.cancel();
+        }
+        Ok(())
+    }
+
+    /// Stores a pure step's output in the cache, unless what it read changed while it worked.
+    fn remember(&mut self, index: usize, print: Option<Fingerprint>, finished: &Finished, millis: u64, cx: &Cx) {
+        let node = &self.nodes[index];
+        let before = self.reads[index].as_ref();
+        let stored = match (print, before) {
+            (Some(print), Some(before)) if node.action.reads(cx).is_ok_and(|now| now == *before) => {
+                let hit = Hit { output: Arc::clone(&finished.encoded), discovered: cx.take_discovered() };
+                self.cache
+                    .put(print, &node.name, hit, millis)
+                    .and_then(|()| self.cache.put_components(&node.name, before.components()))
+            }
+            (Some(_), Some(_)) => {
+                cx.log("what this step reads changed while it worked: its output is not cached");
+                Ok(())
+            }
+            _ => self.cache.put_millis(&node.name, millis),
+        };
+        if let Err(error) = stored {
+            cx.log(&format!("the cache could not be written: {error}"));
+        }
+    }
+
+    fn record_outcome(
+        &self,
+        index: usize,
+        landing: Landing,
+        inputs: Fingerprint,
+        finished: &Finished,
+        millis: u64,
+        sync: bool,
+    ) -> io::Result<()> {
+        let (step, output) = (self.nodes[index].name.to_string(), finished.encoded.to_string());
+        self.append(&Record::Outcome { step, landing, inputs, output, millis }, sync)
+    }
+
+    pub(crate) fn append(&self, record: &Record, sync: bool) -> io::Result<()> {
+        let mut journal = lock(&self.journal);
+        if sync { journal.append_synced(record) } else { journal.append(record) }
+    }
+
+    fn finish(&mut self, index: usize, ending: Ending, finished: Finished, millis: u64, changed: bool) {
+        let output = Some(Arc::clone(&finished.encoded));
+        self.values.0[index] = Some(finished);
+        for dependent in std::mem::take(&mut self.dependents[index]) {
+            self.missing[dependent] -= 1;
+            if self.missing[dependent] == 0 && self.ended[dependent].is_none() {
+                self.ready.insert(dependent);
+            }
+        }
+        self.conclude(index, Ended { ending, millis, output, changed });
+    }
+
+    /// Ends a step that has no output: what depends on it cannot run.
+    fn leave(&mut self, index: usize, ending: Ending, millis: u64) {
+        let because = match &ending {
+            Ending::Parked { .. } => "waits for",
+            _ => "needs",
+        };
+        let reason = format!("{because} {}", self.nodes[index].name);
+        self.conclude(index, Ended { ending, millis, output: None, changed: false });
+        let mut open = std::mem::take(&mut self.dependents[index]);
+        // Bounded by the number of edges: each node's dependents are taken once.
+        while let Some(dependent) = open.pop() {
+            if self.ended[dependent].is_none() {
+                let ending = Ending::Skipped { reason: reason.clone() };
+                self.conclude(dependent, Ended { ending, millis: 0, output: None, changed: false });
+                open.append(&mut self.dependents[dependent]);
+            }
+        }
+    }
+
+    fn conclude(&mut self, index: usize, ended: Ended) {
+        let step = Arc::clone(&self.nodes[index].name);
+        let event = Event::StepEnded { step, ending: ended.ending.clone(), millis: ended.millis };
+        self.shared.observer.event(&event);
+        self.ended[index] = Some(ended);
+    }
+
+    /// The steps so far, for finally-steps and reports.
+    pub(crate) fn summaries(&self) -> Vec<StepSummary> {
+        let summary = |(node, ended): (&Node, &Option<Ended>)| {
+            let ended = ended.as_ref()?;
+            let (error, waiting) = match &ended.ending {
+                Ending::Failed { error, .. } => (Some(error.clone()), None),
+                Ending::Parked { waiting } => (None, Some(waiting.clone())),
+                _ => (None, None),
+            };
+            let (name, outcome) = (Arc::clone(&node.name), ended.ending.word());
+            Some(StepSummary { name, outcome, output: ended.output.clone(), error, waiting })
+        };
+        self.nodes.iter().zip(&self.ended).filter_map(summary).collect()
+    }
+}
+
+/// Whether the files that were found to be read are still as they were.
+pub(crate) fn discovered_holds(root: &std::path::Path, hit: &Hit) -> bool {
+    hit.discovered.iter().all(|component| {
+        let path = component.name.strip_prefix("file ").unwrap_or(&component.name);
+        crate::reads::hash_file(&root.join(path)).is_ok_and(|hash| hash == component.hash)
+    })
+}
