@@ -1,7 +1,7 @@
 //! The risk manager: decides each order, keeps the order log, tells positions.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -85,11 +85,16 @@ impl Desk {
         work: impl FnOnce(&mut Ledger, &App) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| Unavailable::Busy)?;
+        let begun = Instant::now();
         let task = tokio::task::spawn_blocking(move || {
             // The place in the queue is given back when the work is done, also when nobody waits any longer.
             let _place = place;
             let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             let ledger = ledger.as_mut().ok_or(Unavailable::Starting)?;
+            // Nobody waits any longer: an order that was answered with 503 should not be decided after all.
+            if begun.elapsed() >= PATIENCE {
+                return Err(Unavailable::Late);
+            }
             work(ledger, &self.app).map_err(Unavailable::Ledger)
         });
         match tokio::time::timeout(PATIENCE, task).await {
