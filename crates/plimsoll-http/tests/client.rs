@@ -108,9 +108,9 @@ async fn a_post_is_sent_once_unless_told() {
 
 #[tokio::test]
 async fn a_redirect_to_another_host_carries_no_credentials() {
-    let (foreign, seen_there) = scripted(vec![answer("200 OK", "", "there")]);
+    let (foreign, abroad) = scripted(vec![answer("200 OK", "", "there")]);
     let location = format!("location: http://{foreign}/blob?sig=1\r\n");
-    let (address, seen_here) = scripted(vec![answer("307 Elsewhere", &location, "")]);
+    let (address, home) = scripted(vec![answer("307 Elsewhere", &location, "")]);
     let client = client();
     let request = client
         .request(Method::GET, url(address, "/blob"))
@@ -118,8 +118,8 @@ async fn a_redirect_to_another_host_carries_no_credentials() {
         .header("cookie", "session=s3cret");
     let response = client.send(Client::build(request).unwrap()).await.unwrap();
     assert_eq!(read_limited(response, 100).await.unwrap(), "there");
-    assert!(seen_here.recv().unwrap().contains("authorization: bearer s3cret"));
-    let there = seen_there.recv().unwrap();
+    assert!(home.recv().unwrap().contains("authorization: bearer s3cret"));
+    let there = abroad.recv().unwrap();
     assert!(!there.contains("s3cret"), "{there}");
 }
 

@@ -1,1 +1,28 @@
 //! OCI images without a daemon: layers, indexes, push and pull, an embedded registry.
+//!
+//! ```text
+//! entries ─ layer ─┐
+//!                  ├─ image ─ BlobStore ─ client ─ registry (ours or any other)
+//! image spec ──────┘                        └─ BlobStore ─ unpack ─ a directory to run from
+//! ```
+//!
+//! Everything lies in a [`BlobStore`] by digest; what is pushed, pulled or unpacked is checked against the digest that asked
+//! for it. What it is not: a container runtime, and no reader of image formats other than OCI's and Docker's schema 2.
+
+mod blob_store;
+mod descriptor;
+mod elf;
+mod image;
+mod layer;
+pub mod registry;
+mod unpack;
+
+pub use blob_store::{BlobError, BlobStore, BlobWriter};
+pub use descriptor::{
+    CONFIG, DOCKER_LAYER_GZIP, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, LAYER, LAYER_GZIP, MANIFEST,
+    MAX_MANIFEST, ManifestError, ManifestView, PlatformSpec,
+};
+pub use elf::{NotRunnable, static_executable};
+pub use image::{ImageError, ImageSpec, IndexSpec, ServiceImage, service_image, write_image, write_index};
+pub use layer::{Compression, Contents, Entry, Layer, LayerError, check_path, write_layer};
+pub use unpack::{Rootfs, UnpackError, UnpackLimits, unpack};

@@ -1,0 +1,313 @@
+//! Images and indexes, written as canonical JSON: keys sorted, no spaces, nothing that depends on when or where.
+
+use crate::layer::write_layer;
+use crate::{
+    BlobError, BlobStore, Compression, Contents, Descriptor, Entry, Layer, LayerError, PlatformSpec, descriptor,
+};
+use oci_spec::image as oci;
+use plimsoll_core::{Classify, ErrorClass, Platform};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+/// What an image of one platform is made of.
+#[derive(Debug, Clone)]
+pub struct ImageSpec {
+    /// What it runs on.
+    pub platform: Platform,
+    /// The command that always runs.
+    pub entrypoint: Vec<String>,
+    /// Its default arguments.
+    pub cmd: Vec<String>,
+    /// `NAME=value` pairs.
+    pub env: Vec<String>,
+    /// The working directory; `/` if empty.
+    pub working_dir: String,
+    /// `uid:gid` or names out of `/etc/passwd`.
+    pub user: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The time of creation, in seconds since 1970: the commit's, not now.
+    pub epoch: u64,
+    /// The layers, lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// What an index lists.
+#[derive(Debug, Clone)]
+pub struct IndexSpec {
+    /// One image per platform; order does not matter.
+    pub images: Vec<(Platform, Descriptor)>,
+    /// Remarks on the whole.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Why an image could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A layer could not be built.
+    #[error("cannot build a layer of the image")]
+    Layer(#[from] LayerError),
+    /// It could not be stored.
+    #[error("cannot store the image")]
+    Store(#[from] BlobError),
+    /// A part does not fit the specification.
+    #[error("the image's {part} does not fit the specification")]
+    Spec {
+        /// Which part.
+        part: &'static str,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Something that cannot be.
+    #[error("the image cannot be written: {reason}")]
+    Invalid {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+impl ImageError {
+    fn spec<E: std::error::Error + Send + Sync + 'static>(part: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Spec { part, source: Box::new(source) }
+    }
+}
+
+impl Classify for ImageError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Layer(error) => error.class(),
+            Self::Store(error) => error.class(),
+            Self::Spec { .. } | Self::Invalid { .. } => ErrorClass::User,
+        }
+    }
+}
+
+/// Writes configuration and manifest; gives the manifest's descriptor, with its platform.
+pub fn write_image(store: &BlobStore, spec: &ImageSpec) -> Result<Descriptor, ImageError> {
+    let config = canonical(&configuration(spec)?, "configuration")?;
+    let config = Descriptor::new(descriptor::CONFIG, store.put(&config)?, config.len() as u64);
+    let manifest = oci::ImageManifestBuilder::default()
+        .schema_version(2_u32)
+        .media_type(oci::MediaType::ImageManifest)
+        .config(pointer(&config)?)
+        .layers(spec.layers.iter().map(|l| pointer(&l.descriptor)).collect::<Result<Vec<_>, _>>()?)
+        .build()
+        .map_err(ImageError::spec("manifest"))?;
+    let manifest = canonical(&manifest, "manifest")?;
+    let mut written = Descriptor::new(descriptor::MANIFEST, store.put(&manifest)?, manifest.len() as u64);
+    written.platform =
+        Some(PlatformSpec { os: "linux".to_owned(), architecture: spec.platform.architecture().to_owned() });
+    Ok(written)
+}
+
+/// Writes an index; gives its descriptor.
+pub fn write_index(store: &BlobStore, spec: &IndexSpec) -> Result<Descriptor, ImageError> {
+    let images: BTreeMap<Platform, &Descriptor> = spec.images.iter().map(|(p, d)| (*p, d)).collect();
+    if images.len() != spec.images.len() {
+        return Err(ImageError::Invalid { reason: "one platform has two images" });
+    }
+    let manifests = images.into_iter().map(|(platform, image)| {
+        let mut pointer = pointer(image)?;
+        let platform = oci::PlatformBuilder::default()
+            .os(oci::Os::Linux)
+            .architecture(oci::Arch::from(platform.architecture()))
+            .build()
+            .map_err(ImageError::spec("platform"))?;
+        pointer.set_platform(Some(platform));
+        Ok(pointer)
+    });
+    let mut index = oci::ImageIndexBuilder::default()
+        .schema_version(2_u32)
+        .media_type(oci::MediaType::ImageIndex)
+        .manifests(manifests.collect::<Result<Vec<_>, ImageError>>()?)
+        .build()
+        .map_err(ImageError::spec("index"))?;
+    if !spec.annotations.is_empty() {
+        index.set_annotations(Some(unordered(&spec.annotations)));
+    }
+    let index = canonical(&index, "index")?;
+    Ok(Descriptor::new(descriptor::INDEX, store.put(&index)?, index.len() as u64))
+}
+
+fn configuration(spec: &ImageSpec) -> Result<oci::ImageConfiguration, ImageError> {
+    let seconds = i64::try_from(spec.epoch).unwrap_or(i64::MAX);
+    let created = jiff::Timestamp::from_second(seconds).map_err(ImageError::spec("time of creation"))?.to_string();
+    let mut config = oci::Config::default();
+    let given = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    config.set_entrypoint(given(&spec.entrypoint));
+    config.set_cmd(given(&spec.cmd));
+    config.set_env(given(&spec.env));
+    config.set_user((!spec.user.is_empty()).then(|| spec.user.clone()));
+    config.set_working_dir((!spec.working_dir.is_empty()).then(|| spec.working_dir.clone()));
+    config.set_labels((!spec.labels.is_empty()).then(|| unordered(&spec.labels)));
+    let rootfs = oci::RootFsBuilder::default()
+        .typ("layers")
+        .diff_ids(spec.layers.iter().map(|l| l.diff_id.to_string()).collect::<Vec<_>>())
+        .build()
+        .map_err(ImageError::spec("list of layers"))?;
+    let history = |_: &Layer| {
+        oci::HistoryBuilder::default()
+            .created(created.clone())
+            .created_by("plimsoll")
+            .build()
+            .map_err(ImageError::spec("history"))
+    };
+    oci::ImageConfigurationBuilder::default()
+        .created(created.clone())
+        .architecture(oci::Arch::from(spec.platform.architecture()))
+        .os(oci::Os::Linux)
+        .config(config)
+        .rootfs(rootfs)
+        .history(spec.layers.iter().map(history).collect::<Result<Vec<_>, _>>()?)
+        .build()
+        .map_err(ImageError::spec("configuration"))
+}
+
+fn pointer(to: &Descriptor) -> Result<oci::Descriptor, ImageError> {
+    let digest: oci::Digest = to.digest.as_str().parse().map_err(ImageError::spec("digest"))?;
+    Ok(oci::Descriptor::new(oci::MediaType::from(to.media_type.as_str()), to.size, digest))
+}
+
+fn unordered(map: &BTreeMap<String, String>) -> HashMap<String, String> {
+    map.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// JSON with sorted keys, whatever order the types or the JSON library keep.
+fn canonical(value: &impl Serialize, part: &'static str) -> Result<Vec<u8>, ImageError> {
+    let value = serde_json::to_value(value).map_err(ImageError::spec(part))?;
+    serde_json::to_vec(&Sorted(&value)).map_err(ImageError::spec(part))
+}
+
+struct Sorted<'a>(&'a serde_json::Value);
+
+impl Serialize for Sorted<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            serde_json::Value::Object(map) => {
+                serializer.collect_map(map.iter().map(|(k, v)| (k, Sorted(v))).collect::<BTreeMap<_, _>>())
+            }
+            serde_json::Value::Array(list) => serializer.collect_seq(list.iter().map(Sorted)),
+            other => other.serialize(serializer),
+        }
+    }
+}
+
+/// One static executable as an image.
+#[derive(Debug, Clone)]
+pub struct ServiceImage<'a> {
+    /// The service's name, and the executable's in `/bin`.
+    pub name: &'a str,
+    /// The executable on this machine.
+    pub binary: &'a Path,
+    /// What it runs on.
+    pub platform: Platform,
+    /// Default arguments.
+    pub cmd: Vec<String>,
+    /// `NAME=value` pairs.
+    pub env: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The commit's time, in seconds since 1970.
+    pub epoch: u64,
+}
+
+/// The user that services run as: no name of a person, no right to anything.
+const NONROOT: u32 = 65_532;
+
+/// Writes an image with `/bin/<name>`, a user `nonroot` and a `/tmp`, and nothing else.
+///
+/// The lower layer holds what no release changes, at a fixed time, so that all services and versions share it.
+pub fn service_image(store: &BlobStore, service: &ServiceImage<'_>) -> Result<Descriptor, ImageError> {
+    let passwd = format!("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{NONROOT}:{NONROOT}:nonroot:/tmp:/sbin/nologin\n");
+    let group = format!("root:x:0:\nnonroot:x:{NONROOT}:\n");
+    let text = |path: &str, text: String| Entry::new(path, 0o644, Contents::Bytes(text.into_bytes()));
+    let base = vec![text("etc/passwd", passwd), text("etc/group", group), Entry::new("tmp", 0o1777, Contents::Dir)];
+    let binary = Entry::new(format!("bin/{}", service.name), 0o755, Contents::File(service.binary.to_owned()));
+    let layers = vec![
+        write_layer(store, base, 0, Compression::Gzip)?,
+        write_layer(store, vec![binary], service.epoch, Compression::Gzip)?,
+    ];
+    let spec = ImageSpec {
+        platform: service.platform,
+        entrypoint: vec![format!("/bin/{}", service.name)],
+        cmd: service.cmd.clone(),
+        env: service.env.clone(),
+        working_dir: "/".to_owned(),
+        user: format!("{NONROOT}:{NONROOT}"),
+        labels: service.labels.clone(),
+        epoch: service.epoch,
+        layers,
+    };
+    write_image(store, &spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ManifestView;
+
+    fn image(store: &BlobStore, dir: &Path, epoch: u64) -> Descriptor {
+        let binary = dir.join("binary");
+        std::fs::write(&binary, b"not really").unwrap();
+        let labels = (0..20).map(|n| (format!("label{n}"), n.to_string())).collect();
+        let service = ServiceImage {
+            name: "api",
+            binary: &binary,
+            platform: Platform::LinuxAmd64,
+            cmd: vec![],
+            env: vec!["A=1".to_owned()],
+            labels,
+            epoch,
+        };
+        service_image(store, &service).unwrap()
+    }
+
+    #[test]
+    fn the_same_image_gets_the_same_digest_and_shares_its_base() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path()).unwrap();
+        let one = image(&store, dir.path(), 1_700_000_000);
+        // Twice: labels come out of a map whose order differs from one to the next.
+        assert_eq!(image(&store, dir.path(), 1_700_000_000), one);
+        let other = image(&store, dir.path(), 1_700_000_001);
+        assert_ne!(other, one);
+        let base = |d: &Descriptor| {
+            ManifestView::parse(&store.read(&d.digest, 9999).unwrap()).unwrap().layers[0].digest.clone()
+        };
+        assert_eq!(base(&other), base(&one));
+    }
+
+    #[test]
+    fn the_configuration_says_who_runs_what() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path()).unwrap();
+        let manifest = store.read(&image(&store, dir.path(), 0).digest, 9999).unwrap();
+        let view = ManifestView::parse(&manifest).unwrap();
+        let config = store.read(&view.config.unwrap().digest, 9999).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["created"], "1970-01-01T00:00:00Z");
+        assert_eq!(config["architecture"], "amd64");
+        assert_eq!(config["config"]["Entrypoint"][0], "/bin/api");
+        assert_eq!(config["config"]["User"], "65532:65532");
+        assert_eq!(config["config"]["Labels"]["label7"], "7");
+        assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_index_lists_each_platform_once_in_a_fixed_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path()).unwrap();
+        let d = image(&store, dir.path(), 0);
+        let write = |images| write_index(&store, &IndexSpec { images, annotations: BTreeMap::new() });
+        let (amd, arm) = ((Platform::LinuxAmd64, d.clone()), (Platform::LinuxArm64, d));
+        let index = write(vec![amd.clone(), arm.clone()]).unwrap();
+        assert_eq!(write(vec![arm, amd.clone()]).unwrap(), index);
+        let view = ManifestView::parse(&store.read(&index.digest, 9999).unwrap()).unwrap();
+        assert!(view.is_index() && view.manifests[0].platform.as_ref().unwrap().is(Platform::LinuxAmd64));
+        assert!(write(vec![amd.clone(), amd]).is_err());
+    }
+}

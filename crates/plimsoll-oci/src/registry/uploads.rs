@@ -1,0 +1,194 @@
+//! Uploads on their way: a file that grows and the hash of what it holds.
+
+use super::{error::ApiError, storage::Storage};
+use axum::{
+    body::Body,
+    http::{StatusCode, header},
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use plimsoll_core::{Digest, Hasher};
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    hash::{BuildHasher, Hasher as _, RandomState},
+    io::{self, Write},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{OwnedMutexGuard, mpsc};
+
+/// Uploads open at once; a push has a handful.
+const MAX_OPEN: usize = 1024;
+/// The largest blob: larger than any layer registries accept.
+const MAX_BLOB: u64 = 64 << 30;
+/// A sender that is silent for longer is gone.
+const IDLE: Duration = Duration::from_mins(1);
+/// Pieces waiting for the disk; a piece is what the connection reads at once, 400 KiB at most.
+const AHEAD: usize = 4;
+
+/// One upload.
+pub(super) struct Upload {
+    path: PathBuf,
+    file: File,
+    hasher: Hasher,
+    pub(super) offset: u64,
+}
+
+pub(super) type Held = OwnedMutexGuard<Upload>;
+
+#[derive(Default)]
+pub(super) struct Uploads {
+    open: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Upload>>>>,
+}
+
+impl Uploads {
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<Upload>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an upload; gives its id.
+    pub(super) fn start(&self, storage: &Storage, repository: &str) -> Result<String, ApiError> {
+        if self.map().len() >= MAX_OPEN {
+            return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many uploads are open"));
+        }
+        let id = format!("{:016x}{:016x}", random(), random());
+        let dir = storage.dir(repository, "_uploads");
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(&id);
+        let file = File::options().append(true).create_new(true).open(&path)?;
+        let upload = Upload { path, file, hasher: Hasher::new(), offset: 0 };
+        self.map().insert(id.clone(), Arc::new(tokio::sync::Mutex::new(upload)));
+        Ok(id)
+    }
+
+    /// Takes hold of an upload, also of one that was begun before a restart.
+    pub(super) fn hold(&self, storage: &Storage, repository: &str, id: &str) -> Result<Held, ApiError> {
+        let path = storage.dir(repository, "_uploads").join(id);
+        let known = self.map().get(id).cloned();
+        let unknown = || ApiError::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload");
+        let upload = match known {
+            Some(upload) => upload,
+            None => {
+                let upload = reopen(path.clone()).map_err(|e| match e.kind() {
+                    io::ErrorKind::NotFound => unknown(),
+                    _ => e.into(),
+                })?;
+                let upload = Arc::new(tokio::sync::Mutex::new(upload));
+                self.map().entry(id.to_owned()).or_insert(upload).clone()
+            }
+        };
+        let held = upload.try_lock_owned().map_err(|_| {
+            ApiError::new(StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
+        })?;
+        // An upload belongs to the repository it was begun in.
+        if held.path == path { Ok(held) } else { Err(unknown()) }
+    }
+
+    /// Forgets an upload and removes what it holds.
+    pub(super) fn abandon(&self, id: &str, held: Held) {
+        self.map().remove(id);
+        let _ = fs::remove_file(&held.path);
+    }
+
+    /// Makes a finished upload a blob, if it is the one announced.
+    pub(super) fn finish(&self, storage: &Storage, id: &str, held: Held, expected: &Digest) -> Result<(), ApiError> {
+        let actual = held.hasher.clone().finish();
+        if actual != *expected {
+            self.abandon(id, held);
+            let message = format!("what was sent has the digest {actual}, not {expected}");
+            return Err(ApiError::bad("DIGEST_INVALID", message));
+        }
+        storage.blobs.adopt(&held.path, expected)?;
+        self.map().remove(id);
+        Ok(())
+    }
+}
+
+fn reopen(path: PathBuf) -> io::Result<Upload> {
+    let mut hasher = Hasher::new();
+    let offset = crate::blob_store::copy(&mut File::open(&path)?, &mut hasher)?;
+    let file = File::options().append(true).open(&path)?;
+    Ok(Upload { path, file, hasher, offset })
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+impl Upload {
+    fn append(&mut self, piece: &[u8]) -> io::Result<()> {
+        if self.offset + piece.len() as u64 > MAX_BLOB {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.file.write_all(piece).inspect_err(|_| {
+            // A piece written in part would not be in the hash: take it back.
+            let _ = self.file.set_len(self.offset);
+        })?;
+        self.hasher.update(piece);
+        self.offset += piece.len() as u64;
+        Ok(())
+    }
+}
+
+/// Appends `body` to the upload, with bounded memory. What arrived stays, also when the sender breaks off.
+pub(super) async fn receive(held: Held, body: Body) -> Result<Held, ApiError> {
+    let (tx, mut rx) = mpsc::channel::<Bytes>(AHEAD);
+    let writer = tokio::task::spawn_blocking(move || {
+        let mut held = held;
+        while let Some(piece) = rx.blocking_recv() {
+            if let Err(error) = held.append(&piece) {
+                return Err(error);
+            }
+        }
+        Ok(held)
+    });
+    let mut pieces = body.into_data_stream();
+    let mut cut = None;
+    loop {
+        match tokio::time::timeout(IDLE, pieces.next()).await {
+            Ok(Some(Ok(piece))) => {
+                if tx.send(piece).await.is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Ok(Some(Err(_))) => cut = Some("the request broke off"),
+            Err(_) => cut = Some("nothing was sent for too long"),
+        }
+        if cut.is_some() {
+            break;
+        }
+    }
+    drop(tx);
+    let held = writer.await.map_err(|e| ApiError::internal(&e))??;
+    match cut {
+        None => Ok(held),
+        Some(reason) => Err(ApiError::bad("BLOB_UPLOAD_INVALID", reason)),
+    }
+}
+
+/// Checks a chunk's `Content-Range` (`first-last`) against what is here.
+pub(super) fn check_range(range: Option<&str>, offset: u64, length: Option<u64>) -> Result<(), ApiError> {
+    let Some(range) = range else { return Ok(()) };
+    let parsed = range.trim_start_matches("bytes ").split_once('-').and_then(|(first, last)| {
+        let last = last.split('/').next()?;
+        Some((first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?))
+    });
+    let fits = parsed.is_some_and(|(first, last)| {
+        first == offset && last >= first && length.is_none_or(|length| last - first + 1 == length)
+    });
+    if fits {
+        return Ok(());
+    }
+    let message = format!("the chunk's range does not follow the {offset} bytes that are here");
+    let mut error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message);
+    error.headers.push((header::RANGE, held_range(offset)));
+    Err(error)
+}
+
+/// The `Range` header for `offset` bytes held.
+pub(super) fn held_range(offset: u64) -> String {
+    format!("0-{}", offset.saturating_sub(1))
+}
