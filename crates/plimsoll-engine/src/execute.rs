@@ -88,9 +88,11 @@ impl<'a> Execution<'a> {
         for (index, node) in nodes.iter().enumerate() {
             let distinct: BTreeSet<usize> = node.needs.iter().copied().collect();
             missing[index] = distinct.len();
-            distinct.into_iter().for_each(|need| dependents[need].push(index));
+            for need in distinct {
+                dependents[need].push(index);
+            }
         }
-        let ready = (0..nodes.len()).filter(|n| missing[*n] == 0 && nodes[*n].kind != Kind::Finally).collect();
+        let startable = (0..nodes.len()).filter(|n| missing[*n] == 0 && nodes[*n].kind != Kind::Finally).collect();
         Self {
             reads,
             shared,
@@ -104,7 +106,7 @@ impl<'a> Execution<'a> {
             bound: HashMap::new(),
             missing,
             dependents,
-            ready,
+            ready: startable,
             running: JoinSet::new(),
             started: HashMap::new(),
             tasks: HashMap::new(),
@@ -183,7 +185,7 @@ impl<'a> Execution<'a> {
         }
         let cx = self.cx(index);
         let print = self.reads[index].as_ref().map(|r| plan::fingerprint(&node.print, r.components(), &inputs));
-        if let Some(finished) = self.from_cache(index, print.as_ref(), &cx) {
+        if let Some(finished) = self.look_up(index, print.as_ref(), &cx) {
             self.record_outcome(index, Landing::Cached, inputs, &finished, 0, false)?;
             self.finish(index, Ending::Cached, finished, 0, false);
             return Ok(());
@@ -219,7 +221,7 @@ impl<'a> Execution<'a> {
         self.tasks.insert(task.id(), index);
     }
 
-    fn from_cache(&self, index: usize, print: Option<&Fingerprint>, cx: &Cx) -> Option<Finished> {
+    fn look_up(&self, index: usize, print: Option<&Fingerprint>, cx: &Cx) -> Option<Finished> {
         let node = &self.nodes[index];
         let hit = self.cache.get(print.filter(|_| self.limits.use_cache)?)?;
         if !discovered_holds(cx.root(), hit) {

@@ -120,8 +120,8 @@ pub fn pipeline(name: &str, build: impl for<'g> FnOnce(&mut Graph<'g>)) -> Pipel
 /// Like [`pipeline`], for a builder that can fail, as one that looks at its configuration may.
 pub fn try_pipeline<E>(name: &str, build: impl for<'g> FnOnce(&mut Graph<'g>) -> Result<(), E>) -> Result<Pipeline, E> {
     let mut result = Ok(());
-    let built = pipeline(name, |graph| result = build(graph));
-    result.map(|()| built)
+    let pipeline = pipeline(name, |graph| result = build(graph));
+    result.map(|()| pipeline)
 }
 
 /// A step's share of the plan hash, under its name.

@@ -8,7 +8,7 @@ mod reader;
 mod record;
 mod writer;
 
-pub use reader::{Entry, JournalError, ReadJournal, read};
+pub use reader::{Entry, JournalError, ReadJournal, check_anchor, read};
 pub use record::{Landing, Record};
 pub use writer::{Journal, Ledger};
 
@@ -20,6 +20,11 @@ pub const FORMAT: u32 = 1;
 /// The link before the first line.
 fn genesis(run: &RunId) -> Fingerprint {
     Fingerprint::of_parts([b"plimsoll journal".as_slice(), &FORMAT.to_le_bytes(), run.as_str().as_bytes()])
+}
+
+/// A line as it is written; a reader takes no other spelling of it.
+fn render(seq: u64, at: &str, prev: &Fingerprint, record: &str, hash: &Fingerprint) -> String {
+    format!(r#"{{"seq":{seq},"at":"{at}","prev":"{prev}","record":{record},"hash":"{hash}"}}"#)
 }
 
 /// The hash of a line: of what precedes it and of its own parts as written.

@@ -35,7 +35,9 @@ pub use cache::{Cache, Hit};
 pub use context::{Clock, Cx, Resources, log_path, system_clock};
 pub use error::StepError;
 pub use graph::{Graph, Pipeline, StepPrint, pipeline, plan_differences, plan_hash, try_pipeline};
-pub use journal::{Entry, FORMAT, Journal, JournalError, Landing, Ledger, ReadJournal, Record, read as read_journal};
+pub use journal::{
+    Entry, FORMAT, Journal, JournalError, Landing, Ledger, ReadJournal, Record, check_anchor, read as read_journal,
+};
 pub use node::Kind;
 pub use observer::{Observer, Recorder, Silent};
 pub use output::{Output, Replay};

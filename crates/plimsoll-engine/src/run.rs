@@ -116,7 +116,7 @@ pub enum RunError {
         step: String,
         /// Why.
         #[source]
-        source: StepError,
+        source: Box<StepError>,
     },
     /// Another process works on the run.
     #[error("run {run} is being worked on by another process")]
@@ -262,26 +262,11 @@ impl Setup {
         let shared = self.shared(run);
         let reads = read_all(&pipeline.nodes, &shared)?;
         if let Some(Record::Started { plan, steps, reads: then, .. }) = read.entries.first().map(|e| &e.record) {
-            self.same_plan(pipeline, run, plan, steps)?;
+            same_plan(pipeline, run, plan, steps)?;
             self.same_sources(pipeline, run, then, &reads, &prior)?;
         }
         journal.append_synced(&Record::Resumed { actor: actor.to_owned() }).map_err(state)?;
         self.work(pipeline, shared, reads, journal, &prior, guard, cancel).await
-    }
-
-    fn same_plan(
-        &self,
-        pipeline: &Pipeline,
-        run: &RunId,
-        plan: &Fingerprint,
-        steps: &[StepPrint],
-    ) -> Result<(), RunError> {
-        let now = pipeline.plan_hash();
-        if now == *plan {
-            return Ok(());
-        }
-        let differences = plan_differences(steps, &pipeline.prints());
-        Err(RunError::PlanChanged { run: run.clone(), started: *plan, now, differences })
     }
 
     fn same_sources(
@@ -365,6 +350,15 @@ impl Setup {
     }
 }
 
+fn same_plan(pipeline: &Pipeline, run: &RunId, plan: &Fingerprint, steps: &[StepPrint]) -> Result<(), RunError> {
+    let now = pipeline.plan_hash();
+    if now == *plan {
+        return Ok(());
+    }
+    let differences = plan_differences(steps, &pipeline.prints());
+    Err(RunError::PlanChanged { run: run.clone(), started: *plan, now, differences })
+}
+
 fn outcome(ended: &[Option<Ended>], unwinding: bool, cancel: &Cancel) -> RunOutcome {
     let any = |what: fn(&Ending) -> bool| ended.iter().flatten().any(|e| what(&e.ending));
     if unwinding || any(|e| matches!(e, Ending::Failed { .. })) {
@@ -393,7 +387,7 @@ fn read_all(nodes: &[Node], shared: &Arc<Shared>) -> Result<Vec<Option<Reads>>, 
         }
         let cx = Cx::new(Arc::clone(shared), Arc::clone(&node.name), Cancel::new());
         let reads = node.action.reads(&cx);
-        reads.map(Some).map_err(|source| RunError::Reads { step: node.name.to_string(), source })
+        reads.map(Some).map_err(|source| RunError::Reads { step: node.name.to_string(), source: Box::new(source) })
     };
     nodes.iter().map(read).collect()
 }

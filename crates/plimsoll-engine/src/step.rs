@@ -20,7 +20,7 @@ pub trait Step: Serialize + Send + Sync + 'static {
 
     /// How long one attempt may take before its whole process tree is ended.
     fn timeout(&self) -> Duration {
-        Duration::from_secs(30 * 60)
+        Duration::from_mins(30)
     }
 
     /// How often an attempt that failed for an *external* reason is repeated.

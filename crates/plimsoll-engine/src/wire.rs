@@ -100,14 +100,26 @@ impl<'g, W: Wire<'g>> Wire<'g> for Vec<W> {
     }
 }
 
+impl Take for () {
+    type Value = ();
+
+    fn take(&self, _: &Values) {}
+}
+
+impl Wire<'_> for () {
+    type Value = ();
+    type Take = ();
+
+    fn connect(self, _: &mut Vec<usize>) {}
+}
+
 macro_rules! tuple {
     ($($name:ident $index:tt),*) => {
         impl<$($name: Take),*> Take for ($($name,)*) {
             type Value = ($($name::Value,)*);
 
-            #[expect(clippy::unused_unit, reason = "the empty tuple is one of the cases")]
-            fn take(&self, _values: &Values) -> Self::Value {
-                ($(self.$index.take(_values),)*)
+            fn take(&self, values: &Values) -> Self::Value {
+                ($(self.$index.take(values),)*)
             }
         }
 
@@ -115,15 +127,13 @@ macro_rules! tuple {
             type Value = ($($name::Value,)*);
             type Take = ($($name::Take,)*);
 
-            #[expect(clippy::unused_unit, reason = "the empty tuple is one of the cases")]
-            fn connect(self, _needs: &mut Vec<usize>) -> Self::Take {
-                ($(self.$index.connect(_needs),)*)
+            fn connect(self, needs: &mut Vec<usize>) -> Self::Take {
+                ($(self.$index.connect(needs),)*)
             }
         }
     };
 }
 
-tuple!();
 tuple!(A 0);
 tuple!(A 0, B 1);
 tuple!(A 0, B 1, C 2);

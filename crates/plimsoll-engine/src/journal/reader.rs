@@ -1,6 +1,6 @@
 //! Reading a journal back, believing nothing that does not fit the chain.
 
-use super::{FORMAT, genesis, link, record::Record};
+use super::{FORMAT, genesis, link, record::Record, render};
 use plimsoll_core::{Classify, ErrorClass, Fingerprint, RunId, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,6 +23,8 @@ pub struct Entry {
 pub struct ReadJournal {
     /// Its lines, in order.
     pub entries: Vec<Entry>,
+    /// The hash of each of them.
+    pub hashes: Vec<Fingerprint>,
     /// The hash of the last line.
     pub head: Fingerprint,
     /// How many bytes of the file are whole lines; what is behind them is a torn write.
@@ -86,7 +88,7 @@ struct Line<'a> {
 /// Reads and verifies the journal of `run`.
 pub fn read(path: &Path, run: &RunId) -> Result<ReadJournal, JournalError> {
     let bytes = std::fs::read(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
-    let mut read = ReadJournal { entries: Vec::new(), head: genesis(run), valid_bytes: 0 };
+    let mut read = ReadJournal { entries: Vec::new(), hashes: Vec::new(), head: genesis(run), valid_bytes: 0 };
     for line in bytes.split_inclusive(|b| *b == b'\n') {
         let Some(text) = line.strip_suffix(b"\n") else { break };
         let seq = read.entries.len() as u64;
@@ -102,10 +104,25 @@ pub fn read(path: &Path, run: &RunId) -> Result<ReadJournal, JournalError> {
             return Err(JournalError::Format { path: path.to_owned(), found: *format });
         }
         read.entries.push(entry);
+        read.hashes.push(hash);
         read.head = hash;
         read.valid_bytes += line.len() as u64;
     }
     Ok(read)
+}
+
+/// Refuses a journal that does not hold the record whose hash is `anchor`: a head that was made known elsewhere (in the next
+/// run's journal, in a registry) and that whoever shortened the file could not take back.
+pub fn check_anchor(path: &Path, read: &ReadJournal, anchor: &Fingerprint) -> Result<(), JournalError> {
+    if read.hashes.contains(anchor) {
+        return Ok(());
+    }
+    Err(JournalError::Tampered {
+        path: path.to_owned(),
+        offset: read.valid_bytes,
+        seq: read.entries.len() as u64,
+        reason: format!("it ends without the record {}, which was once its head", anchor.short()),
+    })
 }
 
 fn verify(text: &[u8], seq: u64, head: &Fingerprint) -> Result<(Entry, Fingerprint), String> {
@@ -118,6 +135,10 @@ fn verify(text: &[u8], seq: u64, head: &Fingerprint) -> Result<(Entry, Fingerpri
     }
     if link(head, seq, line.at, line.record.get()) != line.hash {
         return Err("its content does not match its hash".to_owned());
+    }
+    // The hash covers what the parts say; this covers how they are spelt, so that no byte can differ unseen.
+    if render(seq, line.at, head, line.record.get(), &line.hash).as_bytes() != text {
+        return Err("it is not spelt as a journal spells it".to_owned());
     }
     let at = Timestamp::try_from(line.at.to_owned())?;
     let record = serde_json::from_str(line.record.get()).map_err(|e| format!("its record is unknown: {e}"))?;
@@ -193,6 +214,39 @@ mod tests {
         fs::write(&path, &whole).unwrap();
         let other = RunId::new(Timestamp::from_millis(0), 2);
         assert!(matches!(read(&path, &other), Err(JournalError::Tampered { seq: 0, .. })));
+    }
+
+    #[test]
+    fn a_journal_cut_below_its_anchor_is_refused_and_one_that_grew_beyond_it_is_not() {
+        let (_dir, path) = written(3);
+        let whole = read(&path, &run()).unwrap();
+        for anchor in &whole.hashes {
+            check_anchor(&path, &whole, anchor).unwrap();
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.split_inclusive('\n').take(2).collect::<String>()).unwrap();
+        let cut = read(&path, &run()).unwrap();
+        match check_anchor(&path, &cut, &whole.head) {
+            Err(JournalError::Tampered { seq: 2, offset, .. }) => assert_eq!(offset, cut.valid_bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_spelling_of_the_same_record_is_refused() {
+        let (_dir, path) = written(2);
+        let text = fs::read_to_string(&path).unwrap();
+        let hash = read(&path, &run()).unwrap().head.to_string();
+        for (from, to) in [
+            ("\"seq\":1", "\"seq\": 1".to_owned()),
+            (hash.as_str(), hash.to_uppercase()),
+            ("\"at\":\"1970", "\"at\":\"\\u0031970".to_owned()),
+            ("}\n", "} \n".to_owned()),
+        ] {
+            assert!(text.contains(from), "{from}");
+            fs::write(&path, text.replace(from, &to)).unwrap();
+            assert!(matches!(read(&path, &run()), Err(JournalError::Tampered { .. })), "{to}");
+        }
     }
 
     proptest! {

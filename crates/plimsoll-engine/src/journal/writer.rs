@@ -1,6 +1,6 @@
 //! Appending to a journal: effects' records reach the disk before the call returns, the others with the next that does.
 
-use super::{genesis, link, reader, record::Record};
+use super::{genesis, link, reader, record::Record, render};
 use crate::{
     context::{Clock, lock},
     error::StepError,
@@ -49,11 +49,8 @@ impl Journal {
         let at = (self.clock)().to_string();
         let hash = link(&self.head, self.seq, &at, &text);
         let prev = self.head;
-        writeln!(
-            self.pending,
-            r#"{{"seq":{},"at":"{at}","prev":"{prev}","record":{text},"hash":"{hash}"}}"#,
-            self.seq
-        )?;
+        self.pending.extend_from_slice(render(self.seq, &at, &prev, &text, &hash).as_bytes());
+        self.pending.push(b'\n');
         self.seq += 1;
         self.head = hash;
         if self.pending.len() >= PENDING_MAX { self.write() } else { Ok(()) }
