@@ -1,0 +1,58 @@
+//! What an observer is shown: the durable state with what the keepers know now.
+
+use crate::supervisor::{
+    core::{Supervisor, url},
+    logs,
+    replica::Status,
+    spawn::SlotKey,
+    state::{EnvironmentState, SlotState},
+};
+use plimsoll_core::{EnvironmentName, Slot};
+use plimsoll_deploy::{Activation, Observation, ServiceView, SlotView};
+
+/// One look at an environment.
+pub(crate) async fn observe(supervisor: &Supervisor, name: &EnvironmentName) -> Observation {
+    let EnvironmentState { generation, live, history, stopped, lock, services } = supervisor.environment(name).await;
+    let service = |(service, of): (&plimsoll_core::ServiceName, &crate::supervisor::state::ServiceState)| {
+        let view = |slot: Slot| {
+            let key = SlotKey { environment: name.clone(), service: service.clone(), slot };
+            of.slots.get(&slot).map(|stands| slot_view(slot, stands, &supervisor.statuses(&key)))
+        };
+        let standby = match of.live {
+            Some(live) => view(live.other()),
+            None => view(Slot::Blue).or_else(|| view(Slot::Green)),
+        };
+        (service.clone(), ServiceView { live: of.live.and_then(view), standby, url: of.public_port.map(url) })
+    };
+    let services = services.iter().map(service).collect();
+    Observation { environment: name.clone(), generation, live, history, services, stopped, lock }
+}
+
+/// What stands in one slot.
+pub(crate) fn slot_view(slot: Slot, stands: &SlotState, statuses: &[Status]) -> SlotView {
+    let ready = statuses.iter().filter(|s| s.ready).count();
+    let exclusive = stands.spec.activation == Activation::Exclusive;
+    let crashes: u32 = statuses.iter().map(|s| s.crashes).sum();
+    SlotView {
+        slot,
+        digest: stands.spec.digest.clone(),
+        config_hash: stands.spec.config_hash,
+        version: stands.stamp.version.clone(),
+        replicas: stands.spec.replicas,
+        ready: u16::try_from(ready).unwrap_or(u16::MAX),
+        active: if exclusive { statuses.iter().filter_map(|s| s.active).max() } else { None },
+        failing: statuses.iter().find_map(|s| s.failing.clone()),
+        crashes,
+    }
+}
+
+/// The last lines of a slot's replicas, one replica after the other.
+pub(crate) fn log_tail(supervisor: &Supervisor, key: &SlotKey, replicas: usize, lines: usize) -> Vec<String> {
+    // More is a download, not a tail.
+    const MOST: usize = 10_000;
+    let lines = lines.min(MOST);
+    let each = lines.div_ceil(replicas.max(1));
+    let path = |n| supervisor.paths.replica_log(&key.environment, &key.service, key.slot, n);
+    let mut all: Vec<String> = (0..).take(replicas).flat_map(|n| logs::tail(&path(n), each)).collect();
+    all.split_off(all.len().saturating_sub(lines))
+}

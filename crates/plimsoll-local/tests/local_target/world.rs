@@ -1,0 +1,185 @@
+//! One scenario's surroundings: a state directory, a target, a client; and the end of everything afterwards.
+
+use plimsoll_core::{Digest, Fingerprint, Generation, ImageRef, Platform, RunId, Secret, ServiceName, Slot, Timestamp};
+use plimsoll_deploy::{
+    Activation, Change, CutOver, CutOverDone, Health, Move, Release, ServiceSpec, StatePolicy, Target as _, TargetError,
+};
+use plimsoll_local::{ImageSource, LocalPaths, LocalTarget, Rootfs, supervisor::Launch};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+pub type Scenario = fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub struct World {
+    pub directory: tempfile::TempDir,
+    pub target: LocalTarget,
+}
+
+/// Runs a scenario, and ends what it started.
+pub fn run(scenario: Scenario) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = Arc::new(World::new());
+        let outcome = tokio::spawn(scenario(world.clone())).await;
+        let down = world.target.down().await;
+        let log = std::fs::read_to_string(world.paths().supervisor_log()).unwrap_or_default();
+        let log =
+            format!("{log}\n--- proxy\n{}", std::fs::read_to_string(world.paths().proxy_log()).unwrap_or_default());
+        outcome.map_err(|e| format!("{e}\n--- supervisor\n{log}"))?;
+        down.map_err(|e| format!("{e:?}\n--- supervisor\n{log}"))
+    })
+}
+
+/// Every image is this executable as a service.
+struct Own;
+
+impl ImageSource for Own {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a ImageRef,
+        _: &'a Digest,
+        _: Platform,
+    ) -> Pin<Box<dyn Future<Output = Result<Rootfs, TargetError>> + Send + 'a>> {
+        let program = std::env::current_exe().unwrap();
+        let args = vec!["role:service".to_owned()];
+        Box::pin(async { Ok(Rootfs { program, args, env: BTreeMap::new(), cwd: PathBuf::from("/") }) })
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_string_lossy().into_owned();
+        let program = std::env::current_exe().unwrap();
+        let supervisor = Launch { program, args: vec!["role:supervisor".to_owned(), root.clone()] };
+        let secrets = Arc::new(|source: &str| Ok(Secret::new(format!("secret-{source}"))));
+        let environment = "staging".parse().unwrap();
+        let target = LocalTarget::new(LocalPaths::new(root), environment, supervisor, Arc::new(Own), secrets);
+        Self { directory, target }
+    }
+
+    pub fn paths(&self) -> LocalPaths {
+        LocalPaths::new(self.directory.path())
+    }
+
+    /// Stands a release up in one slot of each service and cuts over to it.
+    pub async fn release(&self, release: &Release, slot: Slot) -> Result<CutOverDone, TargetError> {
+        for spec in &release.services {
+            self.target.stand_up(spec, slot, release).await?;
+        }
+        for spec in &release.services {
+            self.ready(&spec.name, slot).await;
+        }
+        let seen = self.target.observe().await?;
+        self.target.cut_over(&moving(release, slot, seen.generation)).await
+    }
+
+    pub async fn ready(&self, service: &ServiceName, slot: Slot) {
+        eventually("the slot is ready", || async {
+            let seen = self.target.observe().await.unwrap();
+            let of = &seen.services[service];
+            of.live.iter().chain(&of.standby).any(|s| s.slot == slot && s.ready == s.replicas)
+        })
+        .await;
+    }
+
+    pub async fn port(&self, service: &str) -> u16 {
+        let seen = self.target.observe().await.unwrap();
+        let url = seen.services[&service.parse::<ServiceName>().unwrap()].url.clone().unwrap();
+        url.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    /// What a client gets: the body of a 200.
+    pub async fn get(&self, service: &str, path: &str) -> String {
+        let (status, body) = get(self.port(service).await, path).await.unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+}
+
+pub fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
+    let config = format!("{name}{env:?}");
+    ServiceSpec {
+        name: name.parse().unwrap(),
+        image: "127.0.0.1:1/test/service:1".parse().unwrap(),
+        digest: Digest::of(b"image"),
+        replicas: 1,
+        public_port: None,
+        env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        secret_env: BTreeMap::new(),
+        depends_on: Vec::new(),
+        health: Health { path: "/ready".to_owned(), deadline_ms: 10_000, interval_ms: 20 },
+        smoke: Vec::new(),
+        activation: Activation::Traffic,
+        state: StatePolicy::External,
+        drain_ms: 1000,
+        stop_grace_ms: 500,
+        config_hash: Fingerprint::of(config.as_bytes()),
+    }
+}
+
+pub fn worker(env: &[(&str, &str)]) -> ServiceSpec {
+    ServiceSpec { activation: Activation::Exclusive, state: StatePolicy::Shared, ..spec("worker", env) }
+}
+
+pub fn release(version: &str, services: Vec<ServiceSpec>) -> Release {
+    Release {
+        environment: "staging".parse().unwrap(),
+        version: version.to_owned(),
+        revision: "abc".to_owned(),
+        run: RunId::new(Timestamp::from_millis(1_700_000_000_000), 1),
+        actor: "ann".to_owned(),
+        services,
+        approval: None,
+    }
+}
+
+/// All services of a release to one slot, from the other unless this is the first.
+pub fn moving(release: &Release, to: Slot, from: Generation) -> CutOver {
+    let old = (from > Generation(0)).then(|| to.other());
+    let moves = release.services.iter().map(|s| Move { service: s.name.clone(), from: old, to }).collect();
+    CutOver { from, moves, release: release.clone(), change: Change::Promote }
+}
+
+/// One request on one connection.
+pub async fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
+    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"))?;
+    Ok((status, answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned())))
+}
+
+/// Waits for a fact, at most twenty seconds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !fact().await {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn kill(pid: u32) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+}
+
+pub fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let zombie = stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z"));
+    !zombie && test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap()).is_ok()
+}
