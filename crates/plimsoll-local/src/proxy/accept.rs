@@ -51,7 +51,7 @@ impl Drop for Client {
 pub(crate) fn listen(state: &Arc<State>, key: ListenerKey, listener: std::net::TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Arc::new(TcpListener::from_std(listener)?);
-    let accepting = tokio::spawn(accept(Arc::clone(state), key.clone(), Arc::clone(&listener))).abort_handle();
+    let accepting = tokio::spawn(accept(Arc::clone(state), key.clone(), Arc::clone(&listener)));
     if let Some(old) = lock(&state.listeners).insert(key, Listening { listener, accepting }) {
         old.accepting.abort();
     }

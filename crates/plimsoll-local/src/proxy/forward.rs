@@ -198,6 +198,9 @@ enum Failed {
     Broken,
 }
 
+/// The service's response, or one of the proxy's own.
+type Exchanged = Result<(Response<Incoming>, Came), Response<OutBody>>;
+
 struct Exchange<'a> {
     state: &'a State,
     client: &'a Client,
@@ -209,10 +212,7 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Sends the request until there is a response, of the service or (`Err`) the proxy's own.
-    async fn run(
-        mut self,
-        mut request: Request<UpBody>,
-    ) -> Result<Result<(Response<Incoming>, Came), Response<OutBody>>, Cut> {
+    async fn run(mut self, mut request: Request<UpBody>) -> Result<Exchanged, Cut> {
         let key = &self.client.key;
         let timeout = tokio::time::sleep(self.timeout);
         tokio::pin!(timeout);
@@ -266,7 +266,7 @@ impl Exchange<'_> {
     }
 
     /// The drain's deadline has come before the response's head.
-    fn ended(self, target: &Target) -> Result<Result<(Response<Incoming>, Came), Response<OutBody>>, Cut> {
+    fn ended(self, target: &Target) -> Result<Exchanged, Cut> {
         if target.phase() == Phase::Cut {
             self.flight.finish(End::Aborted);
             return Err(Cut);

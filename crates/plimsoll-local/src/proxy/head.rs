@@ -38,7 +38,9 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|option| option.parse().ok())
             .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
             .collect();
-        named.iter().for_each(|name| _ = headers.remove(name));
+        for name in named {
+            headers.remove(name);
+        }
         headers.remove(CONNECTION);
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {

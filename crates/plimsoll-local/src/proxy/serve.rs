@@ -174,7 +174,7 @@ impl Supervisor {
             ToProxy::TakeListeners => return self.give_listeners(state, id).await,
             ToProxy::Retire { grace_ms } => {
                 let sent = self.send(&Envelope { id, body: FromProxy::Done }, &[]).await;
-                retire(state, Duration::from_millis(grace_ms));
+                retire(state, Duration::from_millis(grace_ms)).await;
                 return sent;
             }
             ToProxy::Drain { environment, service, slot, deadline_ms } => {
@@ -219,10 +219,14 @@ fn listen(state: &Arc<State>, key: ListenerKey, descriptors: Vec<OwnedFd>) -> Re
 }
 
 /// Stops accepting; the rest happens by itself: each connection ends after its next answer, or when the grace is over.
-fn retire(state: &Arc<State>, grace: Duration) {
+async fn retire(state: &Arc<State>, grace: Duration) {
     let listeners = std::mem::take(&mut *lock(&state.listeners));
-    listeners.values().for_each(|l| l.accepting.abort());
-    drop(listeners);
+    for held in listeners.into_values() {
+        held.accepting.abort();
+        // Waited for, because it may be accepting a connection at this moment, which must be counted before it is
+        // decided that none is left.
+        _ = held.accepting.await;
+    }
     state.stage.send_replace(Stage::Retiring);
     // Requests that wait in a pause look again, and see that they wait for nothing.
     state.changed.send_modify(|_| {});
@@ -244,8 +248,8 @@ fn start_identity() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name, second field, may hold spaces and parentheses; the start time is the 20th field after it.
-    let start = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).unwrap_or_default();
-    format!("{}:{start}", boot.trim())
+    let ticks = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).unwrap_or_default();
+    format!("{}:{ticks}", boot.trim())
 }
 
 /// Raises the limit on open files as far as it may be, and gives it.

@@ -17,7 +17,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// After a deadline, what is in flight only has to notice it; longer than this it takes on no machine that still works.
 const END_LIMIT: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ pub(crate) enum Stage {
 
 pub(crate) struct Listening {
     pub(crate) listener: Arc<TcpListener>,
-    pub(crate) accepting: AbortHandle,
+    pub(crate) accepting: JoinHandle<()>,
 }
 
 pub(crate) struct State {
@@ -178,7 +178,9 @@ impl State {
             targets.iter().filter_map(Weak::upgrade).filter(|t| t.key == *key && t.slot() == slot).collect();
         drop(targets);
         let first = if self.options.drain { Phase::Draining } else { Phase::Cut };
-        draining.iter().for_each(|t| t.advance(first));
+        for target in &draining {
+            target.advance(first);
+        }
         Ok(async move {
             let empty = async {
                 for target in &draining {
@@ -188,12 +190,16 @@ impl State {
             tokio::pin!(empty);
             let deadline = tokio::time::Instant::from_std(begun) + limit;
             if tokio::time::timeout_at(deadline, &mut empty).await.is_err() {
-                draining.iter().for_each(|t| t.advance(Phase::Ended));
+                for target in &draining {
+                    target.advance(Phase::Ended);
+                }
                 if tokio::time::timeout(END_LIMIT, empty).await.is_err() {
                     tracing::warn!("requests in flight did not end at the deadline of their drain");
                 }
             }
-            draining.iter().for_each(|t| t.close_idle());
+            for target in &draining {
+                target.close_idle();
+            }
             report(&draining, begun)
         })
     }

@@ -24,7 +24,7 @@ use tokio::{
 const SWITCH_LIMIT: Duration = Duration::from_secs(30);
 
 /// When one side has ended its half, how long the other may go on.
-const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(60);
+const HALF_CLOSED_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a client that was told to go may take to answer, so that closing does not destroy what it was told.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
@@ -60,9 +60,11 @@ pub(crate) async fn tunnel(state: Arc<State>, client: Arc<Client>, flight: InFli
         }
     };
     let end = tokio::select! {
-        end = relay(&mut near, &mut far, [to_client.read_buf, to_service.read_buf], websocket, told) => end,
+        // First, because a target that is cut off tells nobody to go.
+        biased;
         () = target.reached(Phase::Ended) => End::Aborted,
         () = state.at(Stage::Closing) => End::Aborted,
+        end = relay(&mut near, &mut far, [to_client.read_buf, to_service.read_buf], websocket, told) => end,
     };
     if end == End::ToldToGo {
         // Half a close each: the service learns that no more comes, the client may still answer the close frame.
