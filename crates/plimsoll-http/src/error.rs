@@ -87,6 +87,11 @@ impl HttpError {
         }
     }
 
+    /// An answer to a `GET` that broke off while its body was read.
+    pub fn broken(url: &Url, error: reqwest::Error) -> Self {
+        Self::from_reqwest(&Method::GET, url, error)
+    }
+
     /// Whether the same request might succeed later.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Timeout { .. } | Self::Broken { .. })

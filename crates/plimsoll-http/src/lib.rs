@@ -3,7 +3,8 @@
 //! Every request of Plimsoll goes through [`Client`]: it refuses plain HTTP to anything but loopback unless told
 //! otherwise, carries no credentials to another host on a redirect, bounds what it reads, and its errors name host and
 //! path but never a query string, a header or a body that was sent. [`Client::send_with_retry`] is the only place where a
-//! request is repeated. What it is not: a place for anything about registries, forges or chat services.
+//! request is repeated, and [`retry`]
+//! below it the only loop that does so. What it is not: a place for anything about registries, forges or chat services.
 //!
 //! TLS is rustls with ring, and trust is the system's: adopters' private registries are trusted by way of the system's store
 //! already, and no list of roots ages inside the executable. A machine without any root still reaches loopback.
@@ -19,4 +20,4 @@ pub use client::{Client, ClientOptions};
 pub use error::HttpError;
 pub use guard::is_loopback_host;
 pub use reqwest::{Body, Method, Request, RequestBuilder, Response, StatusCode, Url, header};
-pub use retry::{Repeat, random_unit};
+pub use retry::{Repeat, Verdict, random_unit, retry};

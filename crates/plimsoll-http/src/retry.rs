@@ -5,6 +5,7 @@ use plimsoll_core::{RetryDecision, RetryPolicy};
 use reqwest::{Method, Request, Response, StatusCode, header::RETRY_AFTER};
 use std::{
     hash::{BuildHasher, Hasher},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,39 @@ pub enum Repeat {
     Always,
 }
 
+/// What an outcome says about trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is final.
+    Final,
+    /// It may be another one the next time, after the wait that was asked for, if any.
+    Transient(Option<Duration>),
+}
+
+/// Does `operation` until `judge` calls its outcome final or `policy` gives up, and gives the last outcome.
+pub async fn retry<T, E, F: Future<Output = Result<T, E>>>(
+    policy: &RetryPolicy,
+    judge: impl Fn(&Result<T, E>) -> Verdict,
+    mut operation: impl FnMut() -> F,
+) -> Result<T, E> {
+    let start = Instant::now();
+    // Ends by the policy's own bound on attempts.
+    let mut attempt = 1;
+    loop {
+        let outcome = operation().await;
+        let Verdict::Transient(asked) = judge(&outcome) else { return outcome };
+        match policy.decide(attempt, start.elapsed(), random_unit(), asked) {
+            RetryDecision::GiveUp => return outcome,
+            RetryDecision::After(wait) => {
+                tracing::debug!(attempt, ?wait, "trying again");
+                drop(outcome);
+                tokio::time::sleep(wait).await;
+                attempt += 1;
+            }
+        }
+    }
+}
+
 impl Client {
     /// Sends what `build` makes, and again while the answer is 429, 502, 503 or 504 or there is none, as far as
     /// `policy` and `repeat` allow. The last answer is returned whatever its status; `build` is called once per attempt.
@@ -26,26 +60,21 @@ impl Client {
         repeat: Repeat,
         mut build: impl FnMut() -> Result<Request, HttpError>,
     ) -> Result<Response, HttpError> {
-        let start = Instant::now();
-        // Ends by the policy's own bound on attempts.
-        for attempt in 1.. {
-            let request = build()?;
-            let method = request.method().clone();
-            let outcome = self.send(request).await;
-            if !may_repeat(repeat, &method) || !is_transient(&outcome) {
-                return outcome;
+        let repeatable = AtomicBool::new(false);
+        let judge = |outcome: &Result<Response, HttpError>| {
+            if !repeatable.load(Ordering::Relaxed) || !is_transient(outcome) {
+                return Verdict::Final;
             }
-            let asked = outcome.as_ref().ok().and_then(|r| retry_after(r.headers().get(RETRY_AFTER)?.to_str().ok()?));
-            match policy.decide(attempt, start.elapsed(), random_unit(), asked) {
-                RetryDecision::GiveUp => return outcome,
-                RetryDecision::After(wait) => {
-                    tracing::debug!(attempt, ?wait, %method, "trying again");
-                    drop(outcome);
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        }
-        unreachable!("the policy gives up before the attempts run out of numbers")
+            let header = outcome.as_ref().ok().and_then(|r| r.headers().get(RETRY_AFTER)?.to_str().ok());
+            Verdict::Transient(header.and_then(|text| parse_retry_after(text, jiff::Timestamp::now())))
+        };
+        retry(policy, judge, || {
+            let request = build();
+            let may = request.as_ref().is_ok_and(|r| may_repeat(repeat, r.method()));
+            repeatable.store(may, Ordering::Relaxed);
+            async { self.send(request?).await }
+        })
+        .await
     }
 }
 
@@ -64,10 +93,6 @@ fn is_transient(outcome: &Result<Response, HttpError>) -> bool {
 
 fn may_repeat(repeat: Repeat, method: &Method) -> bool {
     repeat == Repeat::Always || method.is_idempotent()
-}
-
-fn retry_after(text: &str) -> Option<Duration> {
-    parse_retry_after(text, jiff::Timestamp::now())
 }
 
 /// The wait a `Retry-After` header asks for (RFC 9110, section 10.2.3): seconds, or a date after `now`.

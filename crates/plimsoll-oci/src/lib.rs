@@ -10,6 +10,7 @@
 //! for it. What it is not: a container runtime, and no reader of image formats other than OCI's and Docker's schema 2.
 
 mod blob_store;
+mod client;
 mod descriptor;
 mod elf;
 mod image;
@@ -18,6 +19,9 @@ pub mod registry;
 mod unpack;
 
 pub use blob_store::{BlobError, BlobStore, BlobWriter};
+pub use client::{
+    AuthSource, ClientError, Credentials, PullReport, PushEvent, PushReport, RegistryClient, RegistryOptions,
+};
 pub use descriptor::{
     CONFIG, DOCKER_LAYER_GZIP, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, LAYER, LAYER_GZIP, MANIFEST,
     MAX_MANIFEST, ManifestError, ManifestView, PlatformSpec,

@@ -1,0 +1,223 @@
+//! Push and pull, to and from any registry of the OCI distribution specification, the embedded one included.
+//!
+//! Nothing that comes back is believed: manifests and blobs are checked against the digest and size that asked for them, and
+//! what is wrong is a data error that no retry follows. Credentials go to the registry and its token service, never to a
+//! foreign host that an upload's `Location` or a redirect names.
+
+mod auth;
+mod error;
+mod pull;
+mod push;
+
+pub use auth::{AuthSource, Credentials};
+pub use error::ClientError;
+pub use pull::PullReport;
+pub use push::{PushEvent, PushReport};
+
+use crate::{DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST, MAX_MANIFEST, ManifestView};
+use bytes::Bytes;
+use plimsoll_core::{Digest, ImageRef, RetryPolicy, Secret};
+use plimsoll_http::{
+    Client, HttpError, Method, Repeat, Request, RequestBuilder, Response, StatusCode, Url, header, is_loopback_host,
+    read_limited,
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// How a registry client behaves.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryOptions {
+    /// Where credentials come from.
+    pub auth: AuthSource,
+    /// When to try again.
+    pub policy: RetryPolicy,
+    /// Registries (as they stand in references) spoken to in plain HTTP; loopback ones always are. The HTTP client must
+    /// allow it too.
+    pub plain_http: Vec<String>,
+}
+
+/// A client for registries. Cheap to clone; clones share connections and tokens.
+#[derive(Debug, Clone)]
+pub struct RegistryClient {
+    http: Client,
+    options: Arc<RegistryOptions>,
+    /// `Authorization` headers by registry, repository and rights. Bounded by what one run touches: a few repositories.
+    tokens: Arc<Mutex<HashMap<String, Secret>>>,
+}
+
+impl RegistryClient {
+    /// A client that sends through `http`.
+    pub fn new(http: Client, options: RegistryOptions) -> Self {
+        Self { http, options: Arc::new(options), tokens: Arc::default() }
+    }
+
+    /// What a reference points at, or nothing. A digest in the reference must be the answer's.
+    pub async fn head(&self, image: &ImageRef) -> Result<Option<Descriptor>, ClientError> {
+        let session = self.session(image, "pull")?;
+        let path = format!("manifests/{}", image.reference());
+        let response = session.send(Repeat::IfIdempotent, |s| s.manifest_request(Method::HEAD, &path)).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = session.expect(response, StatusCode::OK).await?;
+        let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
+        let size = text("content-length").and_then(|l| l.parse::<u64>().ok());
+        match (text("docker-content-digest"), size, text("content-type")) {
+            (Some(digest), Some(size), Some(media_type)) => {
+                let found: Digest = digest.parse().map_err(|_| session.data("sends a malformed digest"))?;
+                if image.digest.as_ref().is_some_and(|wanted| *wanted != found) {
+                    return Err(session.data("answers with another digest than was asked for"));
+                }
+                Ok(Some(Descriptor::new(media_type, found, size)))
+            }
+            // Older registries answer HEAD without these: the manifest itself tells.
+            _ => self.resolve(image).await.map(Some),
+        }
+    }
+
+    /// What a reference points at, read and verified. That it points at nothing is an error.
+    pub async fn resolve(&self, image: &ImageRef) -> Result<Descriptor, ClientError> {
+        let session = self.session(image, "pull")?;
+        session.manifest(image.reference(), image.digest.as_ref(), None).await.map(|(descriptor, ..)| descriptor)
+    }
+
+    fn session<'c>(&'c self, image: &'c ImageRef, rights: &'static str) -> Result<Session<'c>, ClientError> {
+        let registry = image.registry.as_str();
+        let host = registry.rsplit_once(':').filter(|(_, p)| p.bytes().all(|b| b.is_ascii_digit()));
+        let host = host.map_or(registry, |(host, _)| host);
+        let plain = is_loopback_host(host) || self.options.plain_http.iter().any(|r| r == registry);
+        let scheme = if plain { "http" } else { "https" };
+        let base = Url::parse(&format!("{scheme}://{registry}/v2/{}/", image.repository))
+            .map_err(|_| ClientError::Registry { registry: registry.to_owned() })?;
+        Ok(Session { client: self, image, base, rights, requests: AtomicU64::new(0), bytes: Arc::default() })
+    }
+}
+
+/// Requests about one repository, with what they count.
+struct Session<'c> {
+    client: &'c RegistryClient,
+    image: &'c ImageRef,
+    /// `…/v2/<repository>/`.
+    base: Url,
+    rights: &'static str,
+    requests: AtomicU64,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Session<'_> {
+    fn url(&self, path: &str) -> Result<Url, HttpError> {
+        self.base.join(&format!("./{path}")).map_err(|e| HttpError::Malformed { what: e.to_string() })
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, HttpError> {
+        Ok(self.client.http.request(method, self.url(path)?))
+    }
+
+    fn manifest_request(&self, method: Method, path: &str) -> Result<Request, HttpError> {
+        let accept = [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ");
+        Client::build(self.request(method, path)?.header(header::ACCEPT, accept))
+    }
+
+    fn data(&self, reason: &'static str) -> ClientError {
+        ClientError::Data { registry: self.image.registry.clone(), repository: self.image.repository.clone(), reason }
+    }
+
+    /// Sends with credentials, asking for them when the registry wants some. Any status is an answer, but 401.
+    async fn send(
+        &self,
+        repeat: Repeat,
+        build: impl Fn(&Self) -> Result<Request, HttpError>,
+    ) -> Result<Response, ClientError> {
+        self.send_under(&self.client.options.policy, repeat, build).await
+    }
+
+    async fn send_under(
+        &self,
+        policy: &RetryPolicy,
+        repeat: Repeat,
+        build: impl Fn(&Self) -> Result<Request, HttpError>,
+    ) -> Result<Response, ClientError> {
+        let key = format!("{}/{} {}", self.image.registry, self.image.repository, self.rights);
+        let attempt = || {
+            self.client.http.send_with_retry(policy, repeat, || {
+                self.requests.fetch_add(1, Ordering::Relaxed);
+                let mut request = build(self)?;
+                let token = self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+                // Same scheme, host and port: an upload's location may lie elsewhere.
+                if let Some(token) = token.filter(|_| request.url().origin() == self.base.origin()) {
+                    let mut value = header::HeaderValue::from_str(token.expose())
+                        .map_err(|_| HttpError::Malformed { what: "an authorization header".to_owned() })?;
+                    value.set_sensitive(true);
+                    request.headers_mut().insert(header::AUTHORIZATION, value);
+                }
+                Ok(request)
+            })
+        };
+        let response = attempt().await?;
+        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != self.base.origin() {
+            return Ok(response);
+        }
+        let challenges: Vec<String> = response
+            .headers()
+            .get_all(header::WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|v| v.to_str().ok().map(str::to_owned))
+            .collect();
+        drop(response);
+        let token = auth::answer(self, &challenges).await?;
+        self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), token);
+        let response = attempt().await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return Err(ClientError::Denied { registry: self.image.registry.clone() });
+        }
+        Ok(response)
+    }
+
+    /// The answer if it has the status, else the error it tells of.
+    async fn expect(&self, response: Response, status: StatusCode) -> Result<Response, ClientError> {
+        if response.status() == status { Ok(response) } else { Err(ClientError::from_answer(response).await) }
+    }
+
+    /// A manifest, verified: against `digest` and `size` where they are known, against the answer's own header always.
+    async fn manifest(
+        &self,
+        reference: &str,
+        digest: Option<&Digest>,
+        size: Option<u64>,
+    ) -> Result<(Descriptor, ManifestView, Bytes), ClientError> {
+        let path = format!("manifests/{reference}");
+        let response = self.send(Repeat::IfIdempotent, |s| s.manifest_request(Method::GET, &path)).await?;
+        let response = self.expect(response, StatusCode::OK).await?;
+        let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let (media_type, claimed) = (text("content-type"), text("docker-content-digest"));
+        let bytes = read_limited(response, MAX_MANIFEST).await?;
+        let found = Digest::of(&bytes);
+        if digest.is_some_and(|d| *d != found) || size.is_some_and(|s| s != bytes.len() as u64) {
+            return Err(self.data("sends another manifest than was asked for"));
+        }
+        if claimed.is_some_and(|claimed| claimed != found.as_str()) {
+            return Err(self.data("sends a digest header that does not fit the manifest"));
+        }
+        let view = ManifestView::parse(&bytes).map_err(|source| ClientError::Manifest {
+            registry: self.image.registry.clone(),
+            repository: self.image.repository.clone(),
+            source,
+        })?;
+        let media_type = media_type.as_deref().map_or(view.media_type(), |t| t.split(';').next().unwrap_or(t).trim());
+        if ![INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].contains(&media_type) || media_type != view.media_type() {
+            return Err(self.data("sends something that is no manifest, or not of the type it says"));
+        }
+        Ok((Descriptor::new(media_type, found, bytes.len() as u64), view, bytes))
+    }
+}
+
+/// How long a transfer of `size` bytes may take: a minute, and the time of a slow line (128 KiB/s).
+fn transfer_time(size: u64) -> Duration {
+    Duration::from_mins(1) + Duration::from_secs(size / (128 * 1024))
+}

@@ -1,0 +1,307 @@
+//! Push: blobs that are missing, then manifests, then the index, then the tag. So a tag never points at half an image.
+
+use super::{ClientError, RegistryClient, Session, transfer_time};
+use crate::{BlobStore, Descriptor, MAX_MANIFEST, ManifestView};
+use futures_util::{StreamExt, TryStreamExt};
+use plimsoll_core::{Digest, ImageRef, RetryPolicy};
+use plimsoll_http::{Client, HttpError, Method, Repeat, Response, StatusCode, Url, Verdict, file_body, header, retry};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+/// Blobs sent at once: enough to hide one's round trips behind another's bytes.
+const CONCURRENT: usize = 3;
+/// Bytes of one chunk where a blob cannot be sent in one piece.
+const CHUNK: u64 = 16 * 1024 * 1024;
+
+/// What a push did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushReport {
+    /// What the tag points at now.
+    pub digest: Digest,
+    /// Blobs that were sent.
+    pub blobs_sent: u32,
+    /// Blobs that were there.
+    pub blobs_present: u32,
+    /// Bytes of blobs that were sent, repetitions included.
+    pub bytes_sent: u64,
+    /// Requests, repetitions included and those for tokens apart.
+    pub requests: u64,
+}
+
+/// What happens while pushing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushEvent {
+    /// The registry has the blob already.
+    BlobPresent(Descriptor),
+    /// The blob was sent.
+    BlobSent(Descriptor),
+    /// The manifest or index was sent.
+    ManifestSent(Digest),
+}
+
+impl RegistryClient {
+    /// Pushes the index (or the single manifest) `digest` of `store` and all it names, then lets the tag of `image` point at
+    /// it. What the registry has is not sent again.
+    pub async fn push_index(
+        &self,
+        store: &BlobStore,
+        digest: &Digest,
+        image: &ImageRef,
+        progress: &(dyn Fn(PushEvent) + Send + Sync),
+    ) -> Result<PushReport, ClientError> {
+        let session = self.session(image, "pull,push")?;
+        let contents = Contents::read(store, digest, &session)?;
+        let blobs_sent = AtomicU32::new(0);
+        let blobs_present = AtomicU32::new(0);
+        futures_util::stream::iter(contents.blobs.into_values().map(|blob| {
+            let (session, sent, present) = (&session, &blobs_sent, &blobs_present);
+            async move {
+                if session.push_blob(store, &blob).await? {
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    progress(PushEvent::BlobSent(blob));
+                } else {
+                    present.fetch_add(1, Ordering::Relaxed);
+                    progress(PushEvent::BlobPresent(blob));
+                }
+                Ok::<(), ClientError>(())
+            }
+        }))
+        .buffer_unordered(CONCURRENT)
+        .try_collect::<()>()
+        .await?;
+        for (digest, media_type, bytes) in &contents.manifests {
+            session.put_manifest(digest.as_str(), digest, media_type, bytes).await?;
+            progress(PushEvent::ManifestSent(digest.clone()));
+        }
+        if let (Some(tag), Some((digest, media_type, bytes))) = (&image.tag, contents.manifests.last()) {
+            session.put_manifest(tag, digest, media_type, bytes).await?;
+        }
+        Ok(PushReport {
+            digest: digest.clone(),
+            blobs_sent: blobs_sent.into_inner(),
+            blobs_present: blobs_present.into_inner(),
+            bytes_sent: session.bytes.load(Ordering::Relaxed),
+            requests: session.requests.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// All that belongs to an index.
+struct Contents {
+    blobs: BTreeMap<Digest, Descriptor>,
+    /// In the order they must be sent: what is named comes before what names it.
+    manifests: Vec<(Digest, String, Vec<u8>)>,
+}
+
+impl Contents {
+    fn read(store: &BlobStore, digest: &Digest, session: &Session<'_>) -> Result<Self, ClientError> {
+        let load = |digest: &Digest| {
+            let bytes = store.read(digest, MAX_MANIFEST)?;
+            let view = ManifestView::parse(&bytes).map_err(|source| ClientError::Manifest {
+                registry: "the local store".to_owned(),
+                repository: session.image.repository.clone(),
+                source,
+            })?;
+            Ok::<_, ClientError>((bytes, view))
+        };
+        let (bytes, view) = load(digest)?;
+        let mut contents = Self { blobs: BTreeMap::new(), manifests: Vec::new() };
+        for child in &view.manifests {
+            let (bytes, view) = load(&child.digest)?;
+            contents.add(&child.digest, bytes, &view);
+        }
+        contents.add(digest, bytes, &view);
+        Ok(contents)
+    }
+
+    fn add(&mut self, digest: &Digest, bytes: Vec<u8>, view: &ManifestView) {
+        self.blobs.extend(view.blobs().map(|blob| (blob.digest.clone(), blob.clone())));
+        self.manifests.push((digest.clone(), view.media_type().to_owned(), bytes));
+    }
+}
+
+impl Session<'_> {
+    /// Sends a blob unless it is there; tells whether it was sent.
+    async fn push_blob(&self, store: &BlobStore, blob: &Descriptor) -> Result<bool, ClientError> {
+        let attempts = AtomicU32::new(0);
+        let judge = |outcome: &Result<bool, ClientError>| match outcome {
+            Err(error) if error.is_transient() => Verdict::Transient(None),
+            _ => Verdict::Final,
+        };
+        retry(&self.client.options.policy, judge, || {
+            let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+            async move {
+                // Also after a failure: the registry may have got all of it, and only its answer was lost.
+                if self.has_blob(blob).await? {
+                    return Ok(attempt > 0);
+                }
+                let location = self.begin_upload().await?;
+                // What failed in one piece is tried in chunks, which can go on where they broke off.
+                if attempt > 0 || !self.send_whole(store, blob, location.clone()).await? {
+                    self.send_chunks(store, blob, location).await?;
+                }
+                Ok(true)
+            }
+        })
+        .await
+    }
+
+    async fn has_blob(&self, blob: &Descriptor) -> Result<bool, ClientError> {
+        let path = format!("blobs/{}", blob.digest);
+        let response = self.send(Repeat::IfIdempotent, |s| Client::build(s.request(Method::HEAD, &path)?)).await?;
+        match response.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(ClientError::from_answer(response).await),
+        }
+    }
+
+    async fn begin_upload(&self) -> Result<Url, ClientError> {
+        // Twice is as once: an upload that nobody goes on with is dropped by the registry.
+        let response = self
+            .send(Repeat::Always, |s| {
+                Client::build(s.request(Method::POST, "blobs/uploads/")?.header(header::CONTENT_LENGTH, 0))
+            })
+            .await?;
+        let response = self.expect(response, StatusCode::ACCEPTED).await?;
+        self.location(&response)
+    }
+
+    fn location(&self, response: &Response) -> Result<Url, ClientError> {
+        let location = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok());
+        location
+            .and_then(|l| self.base.join(l).ok())
+            .ok_or_else(|| self.data("accepts an upload but does not say where to"))
+    }
+
+    /// Sends the blob in one piece. `false`: the registry does not take it that way.
+    async fn send_whole(&self, store: &BlobStore, blob: &Descriptor, location: Url) -> Result<bool, ClientError> {
+        let response =
+            self.send_part(store, blob, Method::PUT, with_digest(location, &blob.digest), 0, blob.size).await?;
+        match response.status() {
+            StatusCode::CREATED => Ok(true),
+            StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::LENGTH_REQUIRED
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::NOT_IMPLEMENTED => Ok(false),
+            _ => Err(ClientError::from_answer(response).await),
+        }
+    }
+
+    /// Sends the blob in chunks, and goes on where the registry says that it is when one fails.
+    async fn send_chunks(&self, store: &BlobStore, blob: &Descriptor, location: Url) -> Result<(), ClientError> {
+        let (mut location, mut offset, mut failures) = (location, 0, 0);
+        while offset < blob.size {
+            let length = CHUNK.min(blob.size - offset);
+            let sent = self.send_part(store, blob, Method::PATCH, location.clone(), offset, length).await;
+            match sent {
+                Ok(response) if response.status() == StatusCode::ACCEPTED => {
+                    location = self.location(&response)?;
+                    offset += length;
+                }
+                Ok(response)
+                    if !response.status().is_server_error()
+                        && response.status() != StatusCode::RANGE_NOT_SATISFIABLE =>
+                {
+                    return Err(ClientError::from_answer(response).await);
+                }
+                Err(error) if !error.is_transient() => return Err(error),
+                failed => {
+                    failures += 1;
+                    if failures >= self.client.options.policy.attempts {
+                        return match failed {
+                            Ok(response) => Err(ClientError::from_answer(response).await),
+                            Err(error) => Err(error),
+                        };
+                    }
+                    offset = self.upload_offset(location.clone()).await?.min(blob.size);
+                }
+            }
+        }
+        let end = with_digest(location, &blob.digest);
+        let once = RetryPolicy::once();
+        let response = self
+            .send_under(&once, Repeat::IfIdempotent, |s| {
+                Client::build(s.client.http.request(Method::PUT, end.clone()).header(header::CONTENT_LENGTH, 0))
+            })
+            .await?;
+        self.expect(response, StatusCode::CREATED).await.map(drop)
+    }
+
+    /// How many bytes of an upload the registry has.
+    async fn upload_offset(&self, location: Url) -> Result<u64, ClientError> {
+        let response = self
+            .send(Repeat::IfIdempotent, |s| Client::build(s.client.http.request(Method::GET, location.clone())))
+            .await?;
+        let response = self.expect(response, StatusCode::NO_CONTENT).await?;
+        let range = response.headers().get(header::RANGE).and_then(|r| r.to_str().ok());
+        let last = range.and_then(|r| r.trim_start_matches("bytes=").split_once('-')).and_then(|(_, l)| l.parse().ok());
+        // `0-0` is written for no byte and for one; starting over at 0 is refused if it was one, and then a new upload begins.
+        last.map(|last: u64| if last == 0 { 0 } else { last + 1 })
+            .ok_or_else(|| self.data("does not say how far an upload is"))
+    }
+
+    /// Sends a part of a blob once; the bytes are counted as they go out.
+    async fn send_part(
+        &self,
+        store: &BlobStore,
+        blob: &Descriptor,
+        method: Method,
+        url: Url,
+        offset: u64,
+        length: u64,
+    ) -> Result<Response, ClientError> {
+        let path = store.path(&blob.digest);
+        self.send_under(&RetryPolicy::once(), Repeat::IfIdempotent, |s| {
+            let counter = Arc::clone(&s.bytes);
+            let count = move |n: usize| {
+                counter.fetch_add(n as u64, Ordering::Relaxed);
+            };
+            let body = file_body(&path, offset, length, count)?;
+            let mut request = s
+                .client
+                .http
+                .request(method.clone(), url.clone())
+                .timeout(transfer_time(length))
+                .header(header::CONTENT_TYPE, "application/octet-stream")
+                .header(header::CONTENT_LENGTH, length);
+            if method == Method::PATCH {
+                request = request.header(header::CONTENT_RANGE, format!("{offset}-{}", offset + length - 1));
+            }
+            Client::build(request.body(body))
+        })
+        .await
+    }
+
+    async fn put_manifest(
+        &self,
+        reference: &str,
+        digest: &Digest,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(), ClientError> {
+        let path = format!("manifests/{reference}");
+        let build = |s: &Self| -> Result<_, HttpError> {
+            let request = s.request(Method::PUT, &path)?.header(header::CONTENT_TYPE, media_type);
+            Client::build(request.body(bytes.to_vec()))
+        };
+        let response = self.send(Repeat::IfIdempotent, build).await?;
+        let response = self.expect(response, StatusCode::CREATED).await?;
+        let stored = response.headers().get("docker-content-digest").and_then(|d| d.to_str().ok());
+        if stored.is_some_and(|stored| stored != digest.as_str()) {
+            return Err(self.data("stored another manifest than was sent"));
+        }
+        Ok(())
+    }
+}
+
+fn with_digest(mut location: Url, digest: &Digest) -> Url {
+    location.query_pairs_mut().append_pair("digest", digest.as_str());
+    location
+}

@@ -1,0 +1,116 @@
+//! A registry on loopback, a store with an image in it, and a client.
+#![expect(dead_code, reason = "each test file uses a part of this")]
+
+use plimsoll_core::{Digest, ImageRef, Platform, RetryPolicy};
+use plimsoll_http::{Body, Client, ClientOptions, Method, Response};
+use plimsoll_oci::{
+    BlobStore, Descriptor, IndexSpec, RegistryClient, RegistryOptions, ServiceImage, registry, service_image,
+    write_index,
+};
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    time::Duration,
+};
+
+pub(crate) const QUICK: RetryPolicy = RetryPolicy {
+    attempts: 4,
+    base: Duration::from_millis(1),
+    factor: 1.0,
+    cap: Duration::from_millis(20),
+    budget: Duration::from_secs(30),
+};
+
+pub(crate) struct Lab {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) store: BlobStore,
+    pub(crate) http: Client,
+}
+
+impl Lab {
+    /// A registry that serves until the test's runtime ends.
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let root = dir.path().join("registry");
+        tokio::spawn(async move { registry::serve(listener, root, std::future::pending()).await.unwrap() });
+        let store = BlobStore::open(dir.path().join("store")).unwrap();
+        let options = ClientOptions { no_proxy: true, ..ClientOptions::default() };
+        Self { dir, address, store, http: Client::new(&options).unwrap() }
+    }
+
+    pub(crate) fn client(&self) -> RegistryClient {
+        let options = RegistryOptions { policy: QUICK, ..RegistryOptions::default() };
+        RegistryClient::new(self.http.clone(), options)
+    }
+
+    pub(crate) fn image(&self, repository: &str, tag: &str) -> ImageRef {
+        format!("{}/{repository}:{tag}", self.address).parse().unwrap()
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.dir.path().join("registry")
+    }
+
+    /// An index of two platforms, whose binaries are `size` bytes of noise.
+    pub(crate) fn index(&self, seed: u32, size: usize) -> Descriptor {
+        let mut images = Vec::new();
+        for (n, platform) in (0..).zip(Platform::ALL) {
+            let binary = self.dir.path().join(format!("binary-{n}"));
+            std::fs::write(&binary, noise(seed + n, size)).unwrap();
+            let service = ServiceImage {
+                name: "api",
+                binary: &binary,
+                platform,
+                cmd: vec![],
+                env: vec![],
+                labels: BTreeMap::new(),
+                epoch: 1_700_000_000,
+            };
+            images.push((platform, service_image(&self.store, &service).unwrap()));
+        }
+        write_index(&self.store, &IndexSpec { images, annotations: BTreeMap::new() }).unwrap()
+    }
+
+    /// A raw request; the path begins behind `/v2/`.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Response {
+        let url = format!("http://{}/v2/{path}", self.address).parse().unwrap();
+        let mut request = self.http.request(Method::from_bytes(method.as_bytes()).unwrap(), url).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.http.send(Client::build(request).unwrap()).await.unwrap()
+    }
+
+    pub(crate) async fn put_blob(&self, repository: &str, bytes: &'static [u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let path = format!("{repository}/blobs/uploads/?digest={digest}");
+        assert_eq!(self.ask("POST", &path, &[], bytes).await.status(), 201);
+        digest
+    }
+}
+
+pub(crate) fn noise(seed: u32, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 24) as u8
+    })
+    .take(size)
+    .collect()
+}
+
+pub(crate) fn header<'r>(response: &'r Response, name: &str) -> &'r str {
+    response.headers().get(name).map_or("", |v| v.to_str().unwrap())
+}
