@@ -4,7 +4,8 @@ use crate::{
     context::Cx,
     error::StepError,
     journal::Ledger,
-    node::{Bound, Landed},
+    node::{Bound, Landed, UNKNOWN_HINT},
+    step::Repeat,
 };
 use plimsoll_core::{ErrorClass, Event, RetryDecision, RetryPolicy};
 use std::{
@@ -23,6 +24,7 @@ pub(crate) async fn attempts(
     ledger: Ledger,
     timeout: Duration,
     policy: RetryPolicy,
+    repeat: Option<Repeat>,
 ) -> Result<Landed, StepError> {
     let begun = Instant::now();
     let mut attempt = 1;
@@ -31,6 +33,12 @@ pub(crate) async fn attempts(
             Ok(landed) => return Ok(landed),
             Err(error) => error,
         };
+        if repeat == Some(Repeat::AtMostOnce) && ledger.intended() {
+            return Err(if error.hint.is_none() { error.with_hint(UNKNOWN_HINT) } else { error });
+        }
+        if ledger.is_stopped() {
+            return Err(error);
+        }
         let worth_it = error.class == ErrorClass::External && !cx.cancel().is_cancelled();
         let RetryDecision::After(pause) = policy.decide(attempt, begun.elapsed(), random(), None) else {
             return Err(error);

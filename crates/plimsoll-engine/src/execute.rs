@@ -18,7 +18,10 @@ use plimsoll_process::Cancel;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 use tokio::task::JoinSet;
@@ -37,15 +40,29 @@ pub(crate) struct Ended {
 struct Attempted {
     node: usize,
     landed: Result<Landed, StepError>,
+    /// What a pure step that is done reads now.
+    reads: Option<Reads>,
     cx: Cx,
+}
+
+/// What is kept of a step while it works.
+struct Started {
+    at: Instant,
+    print: Option<Fingerprint>,
+    inputs: Fingerprint,
+    /// Whether the run holds its intent.
+    intended: Arc<AtomicBool>,
 }
 
 /// The limits of one execution.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, set from outside")]
 pub(crate) struct Limits {
     pub(crate) jobs: usize,
     pub(crate) fail_fast: bool,
     pub(crate) use_cache: bool,
+    /// Do twice what must bear it.
+    pub(crate) twice: bool,
     /// Only take what is recorded: an earlier process began to take the run back, and that comes first.
     pub(crate) unwind: bool,
 }
@@ -61,12 +78,14 @@ pub(crate) struct Execution<'a> {
     pub(crate) cancel: Cancel,
     pub(crate) values: Values,
     pub(crate) ended: Vec<Option<Ended>>,
+    /// Effects whose intent this process wrote.
+    pub(crate) begun: HashSet<usize>,
     pub(crate) bound: HashMap<usize, Arc<dyn Bound>>,
     missing: Vec<usize>,
     dependents: Vec<Vec<usize>>,
     ready: BTreeSet<usize>,
     running: JoinSet<Attempted>,
-    started: HashMap<usize, (Instant, Option<Fingerprint>, Fingerprint)>,
+    started: HashMap<usize, Started>,
     tasks: HashMap<tokio::task::Id, usize>,
     busy: HashSet<&'static str>,
 }
@@ -103,6 +122,7 @@ impl<'a> Execution<'a> {
             cancel,
             values: Values(vec![None; nodes.len()]),
             ended: vec![None; nodes.len()],
+            begun: HashSet::new(),
             bound: HashMap::new(),
             missing,
             dependents,
@@ -136,12 +156,12 @@ impl<'a> Execution<'a> {
                 None => return Ok(()),
                 Some(Ok((id, attempted))) => {
                     self.tasks.remove(&id);
-                    self.end(attempted.node, attempted.landed, &attempted.cx)?;
+                    self.end(attempted)?;
                 }
                 Some(Err(error)) => {
                     let node = self.tasks.remove(&error.id()).expect("every task was noted when it was spawned");
-                    let cx = self.cx(node);
-                    self.end(node, Err(StepError::internal("the step panicked").caused_by(&error)), &cx)?;
+                    let landed = Err(StepError::internal("the step panicked").caused_by(&error));
+                    self.end(Attempted { node, landed, reads: None, cx: self.cx(node) })?;
                 }
             }
         }
@@ -151,7 +171,7 @@ impl<'a> Execution<'a> {
     fn next_ready(&mut self) -> Option<usize> {
         if self.cancel.is_cancelled() {
             for node in std::mem::take(&mut self.ready) {
-                self.ended[node] = Some(Ended { ending: Ending::Cancelled, millis: 0, output: None, changed: false });
+                self.leave(node, Ending::Cancelled, 0);
             }
             return None;
         }
@@ -172,7 +192,8 @@ impl<'a> Execution<'a> {
         if let Some(outcome) = self.prior.outcomes.get(&*node.name).filter(|o| o.inputs == inputs)
             && let Ok(finished) = node.action.decode(&outcome.output)
         {
-            let changed = outcome.landing == Landing::Done && node.kind == Kind::Effect;
+            // Also what was found done, when it was this run that had begun it.
+            let changed = node.kind == Kind::Effect && self.prior.begun.contains(&*node.name);
             if node.kind == Kind::Effect {
                 self.bound.insert(index, Arc::clone(&node.action).bind(&self.values));
             }
@@ -180,6 +201,9 @@ impl<'a> Execution<'a> {
             return Ok(());
         }
         if self.limits.unwind {
+            if node.kind == Kind::Effect {
+                self.bound.insert(index, Arc::clone(&node.action).bind(&self.values));
+            }
             self.leave(index, Ending::Skipped { reason: "the run is being taken back".to_owned() }, 0);
             return Ok(());
         }
@@ -203,20 +227,25 @@ impl<'a> Execution<'a> {
         let ledger = Ledger {
             journal: Arc::clone(&self.journal),
             step: Arc::clone(&node.name),
-            intended: self.prior.intents.contains(&*node.name),
+            intended: Arc::new(AtomicBool::new(self.prior.begun.contains(&*node.name))),
+            twice: self.limits.twice,
         };
         if let Some(name) = node.action.exclusive() {
             self.busy.insert(name);
         }
-        self.started.insert(index, (Instant::now(), print, inputs));
+        let started = Started { at: Instant::now(), print, inputs, intended: Arc::clone(&ledger.intended) };
+        self.started.insert(index, started);
         self.shared.observer.event(&Event::StepStarted {
             step: Arc::clone(&node.name),
             expected_millis: self.cache.expected_millis(&node.name),
         });
-        let (timeout, retry) = (node.action.timeout(), node.action.retry());
+        let (action, kind, repeat) = (Arc::clone(&node.action), node.kind, node.repeat);
         let task = self.running.spawn(async move {
-            let landed = attempts(bound, cx.clone(), ledger, timeout, retry).await;
-            Attempted { node: index, landed, cx }
+            let (timeout, retry) = (action.timeout(), action.retry());
+            let landed = attempts(bound, cx.clone(), ledger, timeout, retry, repeat).await;
+            let done = kind == Kind::Pure && matches!(landed, Ok(Landed::Done(_)));
+            let reads = if done { action.reads(&cx).ok() } else { None };
+            Attempted { node: index, landed, reads, cx }
         });
         self.tasks.insert(task.id(), index);
     }
@@ -231,10 +260,15 @@ impl<'a> Execution<'a> {
         node.action.usable(cx, &finished).then_some(finished)
     }
 
-    fn end(&mut self, index: usize, landed: Result<Landed, StepError>, cx: &Cx) -> io::Result<()> {
+    fn end(&mut self, attempted: Attempted) -> io::Result<()> {
+        let Attempted { node: index, landed, reads, cx } = attempted;
         let node = &self.nodes[index];
-        let (begun, print, inputs) = self.started.remove(&index).expect("a step that ends was started");
-        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Started { at, print, inputs, intended } =
+            self.started.remove(&index).expect("a step that ends was started");
+        if intended.load(Ordering::Acquire) {
+            self.begun.insert(index);
+        }
+        let millis = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
         if let Some(name) = node.action.exclusive() {
             self.busy.remove(name);
         }
@@ -242,13 +276,13 @@ impl<'a> Execution<'a> {
             Ok(Landed::Done(finished)) => {
                 let effect = node.kind != Kind::Pure;
                 self.record_outcome(index, Landing::Done, inputs, &finished, millis, effect)?;
-                self.remember(index, print, &finished, millis, cx);
+                self.remember(index, print, reads.as_ref(), &finished, millis, &cx);
                 self.finish(index, Ending::Done, finished, millis, node.kind == Kind::Effect);
             }
             Ok(Landed::FoundDone(finished)) => {
                 self.record_outcome(index, Landing::FoundDone, inputs, &finished, millis, false)?;
-                // An effect that was begun by an earlier process and is found done was done by this run.
-                let changed = self.prior.intents.contains(&*node.name);
+                // An effect that was begun by an earlier process or attempt and is found done was done by this run.
+                let changed = intended.load(Ordering::Acquire);
                 self.finish(index, Ending::FoundDone, finished, millis, changed);
             }
             Ok(Landed::Parked(waiting)) => {
@@ -279,11 +313,19 @@ impl<'a> Execution<'a> {
     }
 
     /// Stores a pure step's output in the cache, unless what it read changed while it worked.
-    fn remember(&mut self, index: usize, print: Option<Fingerprint>, finished: &Finished, millis: u64, cx: &Cx) {
+    fn remember(
+        &mut self,
+        index: usize,
+        print: Option<Fingerprint>,
+        now: Option<&Reads>,
+        finished: &Finished,
+        millis: u64,
+        cx: &Cx,
+    ) {
         let node = &self.nodes[index];
         let before = self.reads[index].as_ref();
         let stored = match (print, before) {
-            (Some(print), Some(before)) if node.action.reads(cx).is_ok_and(|now| now == *before) => {
+            (Some(print), Some(before)) if now == Some(before) => {
                 let hit = Hit { output: Arc::clone(&finished.encoded), discovered: cx.take_discovered() };
                 self.cache
                     .put(print, &node.name, hit, millis)

@@ -18,6 +18,7 @@ mod closing;
 mod context;
 mod error;
 mod execute;
+mod fault;
 mod graph;
 mod journal;
 mod node;
@@ -34,6 +35,7 @@ mod wire;
 pub use cache::{Cache, Hit};
 pub use context::{Clock, Cx, Resources, log_path, system_clock};
 pub use error::StepError;
+pub use fault::{Crash, Faults};
 pub use graph::{Graph, Pipeline, StepPrint, pipeline, plan_differences, plan_hash, try_pipeline};
 pub use journal::{
     Entry, FORMAT, Journal, JournalError, Landing, Ledger, ReadJournal, Record, check_anchor, read as read_journal,

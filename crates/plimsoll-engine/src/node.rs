@@ -46,6 +46,10 @@ pub(crate) trait Action: Send + Sync {
     /// Decodes a recorded output.
     fn decode(&self, text: &str) -> Result<Finished, String>;
     fn usable(&self, cx: &Cx, finished: &Finished) -> bool;
+    /// Whether it is an effect that is taken back when the run fails.
+    fn undone_on_failure(&self) -> bool {
+        false
+    }
     /// Binds the inputs, so that attempts can be made without the values of other steps.
     fn bind(self: Arc<Self>, values: &Values) -> Arc<dyn Bound>;
 }
@@ -54,6 +58,10 @@ pub(crate) trait Action: Send + Sync {
 pub(crate) trait Bound: Send + Sync {
     /// One attempt. An effect writes its intent to the ledger between looking and acting.
     fn attempt(self: Arc<Self>, cx: Cx, ledger: Ledger) -> Attempt;
+    /// Looks if the effect is done, without doing it; `None` where the world cannot be asked.
+    fn look(self: Arc<Self>, _cx: Cx) -> Option<BoxFuture<'static, Result<World<Finished>, StepError>>> {
+        None
+    }
     /// Takes the effect back, if it asks for that on failure.
     fn undo(self: Arc<Self>, _cx: Cx, _output: Finished) -> Option<BoxFuture<'static, Result<(), StepError>>> {
         None
@@ -139,26 +147,54 @@ impl<S: Effect, T: Take<Value = S::In>> Action for EffectNode<S, T> {
     common!();
     unread!();
 
+    fn undone_on_failure(&self) -> bool {
+        self.0.undone_on_failure()
+    }
+
     fn bind(self: Arc<Self>, values: &Values) -> Arc<dyn Bound> {
         Arc::new(Acting(Arc::clone(&self.0), self.1.take(values)))
     }
 }
 
+/// What is said of an at-most-once effect that this run began before.
+fn unknown() -> StepError {
+    StepError::external("this run began it before, and nothing shows whether it was done: it is not repeated")
+        .with_hint(UNKNOWN_HINT)
+}
+
+/// What a person has to do about an at-most-once effect without an outcome.
+pub(crate) const UNKNOWN_HINT: &str =
+    "it may have been done, in whole or in part, and cannot be looked up: see for yourself, then start a new run";
+
 impl<S: Effect> Bound for Acting<S> {
     fn attempt(self: Arc<Self>, cx: Cx, ledger: Ledger) -> Attempt {
         Box::pin(async move {
             if S::REPEAT == Repeat::AtMostOnce && ledger.intended() {
-                return Err(StepError::external(
-                    "it was begun and nothing says whether it was done; it cannot be looked up, so it is not repeated",
-                ));
+                return Err(unknown());
             }
             match self.0.reconcile(&cx, &self.1).await? {
                 World::Done(output) => Ok(Landed::FoundDone(Finished::of(output))),
                 World::NotDone | World::Half => {
                     ledger.intend().await?;
+                    if ledger.twice && S::REPEAT == Repeat::Reconcilable {
+                        self.0.act(&cx, self.1.clone()).await?;
+                    }
                     self.0.act(&cx, self.1.clone()).await.map(Finished::of).map(Landed::Done)
                 }
             }
+        })
+    }
+
+    fn look(self: Arc<Self>, cx: Cx) -> Option<BoxFuture<'static, Result<World<Finished>, StepError>>> {
+        (S::REPEAT == Repeat::Reconcilable).then(|| {
+            let future: BoxFuture<'static, _> = Box::pin(async move {
+                Ok(match self.0.reconcile(&cx, &self.1).await? {
+                    World::Done(output) => World::Done(Finished::of(output)),
+                    World::NotDone => World::NotDone,
+                    World::Half => World::Half,
+                })
+            });
+            future
         })
     }
 

@@ -24,8 +24,12 @@ pub struct Prior {
     pub outcomes: HashMap<String, PriorOutcome>,
     /// Effects that were begun and have neither outcome nor failure recorded since.
     pub intents: BTreeSet<String>,
+    /// Effects that were begun at any time and not undone: what they did is this run's doing.
+    pub begun: BTreeSet<String>,
     /// Effects whose undoing was begun and not finished.
     pub undoing: BTreeSet<String>,
+    /// Whether the last process had begun to take the run back and did not come to its end.
+    pub unwinding: bool,
     /// Effects that could not be undone, with the error.
     pub stuck: HashMap<String, String>,
     /// Steps that failed last time they were tried, with the error.
@@ -53,6 +57,7 @@ impl Prior {
         match entry.record.clone() {
             Record::Started { .. } | Record::Resumed { .. } | Record::Skipped { .. } => {}
             Record::Intent { step } => {
+                self.begun.insert(step.clone());
                 self.intents.insert(step);
             }
             Record::Outcome { step, landing, inputs, output, millis } => {
@@ -70,6 +75,7 @@ impl Prior {
             }
             Record::Answered { step, answer } => self.answers.push((step, entry.at, answer)),
             Record::UndoIntent { step } => {
+                self.unwinding = true;
                 self.undoing.insert(step);
             }
             Record::Undone { step } => {
@@ -77,12 +83,16 @@ impl Prior {
                 self.stuck.remove(&step);
                 self.outcomes.remove(&step);
                 self.intents.remove(&step);
+                self.begun.remove(&step);
             }
             Record::UndoFailed { step, error } => {
                 self.undoing.remove(&step);
                 self.stuck.insert(step, error);
             }
-            Record::Ended { outcome, .. } => self.ended = Some(outcome),
+            Record::Ended { outcome, .. } => {
+                self.unwinding = false;
+                self.ended = Some(outcome);
+            }
         }
     }
 

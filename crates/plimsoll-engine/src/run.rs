@@ -5,6 +5,7 @@ use crate::{
     context::{Clock, Cx, Resources, Shared, lock},
     error::StepError,
     execute::{Ended, Execution, Limits, discovered_holds},
+    fault::Faults,
     graph::{Pipeline, StepPrint, plan_differences},
     journal::{Journal, JournalError, Record},
     node::{Kind, Node},
@@ -237,6 +238,7 @@ impl Setup {
             actor: start.actor,
             previous: self.state.head(),
         };
+        journal.fail_at(Faults::among(&self.resources).crash);
         journal.append_synced(&record).map_err(state)?;
         self.work(pipeline, shared, reads, journal, &Prior::default(), guard, cancel).await
     }
@@ -265,6 +267,7 @@ impl Setup {
             same_plan(pipeline, run, plan, steps)?;
             self.same_sources(pipeline, run, then, &reads, &prior)?;
         }
+        journal.fail_at(Faults::among(&self.resources).crash);
         journal.append_synced(&Record::Resumed { actor: actor.to_owned() }).map_err(state)?;
         self.work(pipeline, shared, reads, journal, &prior, guard, cancel).await
     }
@@ -313,11 +316,12 @@ impl Setup {
             jobs: self.jobs.max(1),
             fail_fast: self.fail_fast,
             use_cache: self.use_cache,
-            unwind: !prior.undoing.is_empty(),
+            twice: Faults::among(&self.resources).twice,
+            unwind: prior.unwinding,
         };
         let journal = Arc::new(Mutex::new(journal));
         let mut execution =
-            Execution::new(&pipeline.nodes, reads, shared, Arc::clone(&journal), cache, prior, limits, cancel.clone());
+            Execution::new(&pipeline.nodes, reads, shared, Arc::clone(&journal), cache, prior, limits, cancel.child());
         execution.run().await.map_err(state)?;
         let outcome = outcome(&execution.ended, limits.unwind, &cancel);
         let stuck = if outcome == RunOutcome::Failed { execution.undo().await.map_err(state)? } else { Vec::new() };
@@ -447,11 +451,23 @@ pub fn answer(
     answer: serde_json::Value,
     clock: Clock,
 ) -> Result<(), RunError> {
+    answer_with(state, run, gate, answer, clock, Faults::default())
+}
+
+pub(crate) fn answer_with(
+    state: &StateDir,
+    run: &RunId,
+    gate: &str,
+    answer: serde_json::Value,
+    clock: Clock,
+    faults: Faults,
+) -> Result<(), RunError> {
     let failed = |source| RunError::State { run: run.clone(), source };
     let dir = state.run(run);
     crate::journal::read(&dir.journal(), run)?;
     let _guard = dir.lock().map_err(failed)?.ok_or_else(|| RunError::Busy { run: run.clone() })?;
     let (mut journal, read) = Journal::open(&dir.journal(), run, clock)?;
+    journal.fail_at(faults.crash);
     match Prior::of(&read.entries).ended {
         Some(RunOutcome::Parked) | None => {}
         Some(outcome) => return Err(RunError::Over { run: run.clone(), outcome }),

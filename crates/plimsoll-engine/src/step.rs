@@ -66,7 +66,8 @@ pub enum World<T> {
 pub enum Repeat {
     /// The world shows whether its key was done.
     Reconcilable,
-    /// It cannot be asked. An intent without an outcome is reported as unknown and not repeated.
+    /// It cannot be asked. An intent without an outcome is reported as unknown and never repeated, by a retry as little as
+    /// by a resume: also where `act` returned an error, because an error does not say that nothing was done.
     AtMostOnce,
 }
 

@@ -4,13 +4,17 @@ use super::{genesis, link, reader, record::Record, render};
 use crate::{
     context::{Clock, lock},
     error::StepError,
+    fault::Crash,
 };
 use plimsoll_core::{Fingerprint, RunId};
 use std::{
     fs::File,
     io::{self, Write},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// A journal open for appending. One process at a time has it: see [`crate::RunDir`], which holds the lock.
@@ -20,6 +24,9 @@ pub struct Journal {
     seq: u64,
     head: Fingerprint,
     clock: Clock,
+    /// Once something could not be written nothing more is: what follows a gap would be worth nothing.
+    stopped: bool,
+    crash: Option<Crash>,
 }
 
 /// Pending bytes are written (not synced) at the latest when they are this many: memory stays bounded in runs of
@@ -30,7 +37,7 @@ impl Journal {
     /// Creates the journal of `run` at `path`, where none may be.
     pub fn create(path: &Path, run: &RunId, clock: Clock) -> io::Result<Self> {
         let file = File::options().create_new(true).append(true).open(path)?;
-        Ok(Self { file, pending: Vec::new(), seq: 0, head: genesis(run), clock })
+        Ok(Self { file, pending: Vec::new(), seq: 0, head: genesis(run), clock, stopped: false, crash: None })
     }
 
     /// Opens an existing journal to append to it, cutting a torn last line. What it held comes with it.
@@ -40,11 +47,15 @@ impl Journal {
         let file = File::options().append(true).open(path).map_err(io)?;
         file.set_len(read.valid_bytes).map_err(io)?;
         let seq = read.entries.len() as u64;
-        Ok((Self { file, pending: Vec::new(), seq, head: read.head, clock }, read))
+        Ok((Self { file, pending: Vec::new(), seq, head: read.head, clock, stopped: false, crash: None }, read))
     }
 
     /// Appends a record; it is on disk at the latest after the next [`Journal::sync`].
+    ///
+    /// After the first failure everything fails: a journal with a gap would say that what it lacks did not happen.
     pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.check()?;
+        self.crash_if(Crash::Before(self.seq))?;
         let text = serde_json::to_string(record).expect("records are plain data");
         let at = (self.clock)().to_string();
         let hash = link(&self.head, self.seq, &at, &text);
@@ -53,6 +64,7 @@ impl Journal {
         self.pending.push(b'\n');
         self.seq += 1;
         self.head = hash;
+        self.crash_if(Crash::After(self.seq - 1))?;
         if self.pending.len() >= PENDING_MAX { self.write() } else { Ok(()) }
     }
 
@@ -64,8 +76,20 @@ impl Journal {
 
     /// Returns when all records are on disk.
     pub fn sync(&mut self) -> io::Result<()> {
+        self.check()?;
         self.write()?;
-        self.file.sync_data()
+        // After a failed sync the kernel may have dropped what it could not write: a second one that succeeds proves nothing.
+        self.file.sync_data().inspect_err(|_| self.stopped = true)
+    }
+
+    /// Makes this journal fail at `crash`.
+    pub(crate) fn fail_at(&mut self, crash: Option<Crash>) {
+        self.crash = crash;
+    }
+
+    /// Whether a record could not be written.
+    pub(crate) const fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// The hash of the last record.
@@ -74,10 +98,23 @@ impl Journal {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        // Taken only once written: what a full disk refused is tried again with the next record, whole.
-        self.file.write_all(&self.pending)?;
+        // What a full disk took of the last line before it refused the rest is a torn write: the next reader cuts it.
+        self.file.write_all(&self.pending).inspect_err(|_| self.stopped = true)?;
         self.pending.clear();
         Ok(())
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.stopped { Err(io::Error::other("an earlier record could not be written")) } else { Ok(()) }
+    }
+
+    fn crash_if(&mut self, here: Crash) -> io::Result<()> {
+        if self.crash != Some(here) {
+            return Ok(());
+        }
+        self.write()?;
+        self.stopped = true;
+        Err(io::Error::other(format!("the process was made to stop here: {here:?}")))
     }
 }
 
@@ -86,13 +123,19 @@ impl Journal {
 pub struct Ledger {
     pub(crate) journal: Arc<Mutex<Journal>>,
     pub(crate) step: Arc<str>,
-    pub(crate) intended: bool,
+    pub(crate) intended: Arc<AtomicBool>,
+    pub(crate) twice: bool,
 }
 
 impl Ledger {
-    /// Whether an earlier process wrote this step's intent and no outcome.
-    pub const fn intended(&self) -> bool {
-        self.intended
+    /// Whether the run holds this step's intent, from an earlier process or an earlier attempt, and has not taken it back.
+    pub fn intended(&self) -> bool {
+        self.intended.load(Ordering::Acquire)
+    }
+
+    /// Whether the journal takes no more records.
+    pub(crate) fn is_stopped(&self) -> bool {
+        lock(&self.journal).is_stopped()
     }
 
     /// Writes the step's intent; it is on disk when this returns.
@@ -103,6 +146,8 @@ impl Ledger {
     pub async fn intend(&self) -> Result<(), StepError> {
         lock(&self.journal)
             .append_synced(&Record::Intent { step: self.step.to_string() })
-            .map_err(|e| StepError::external("cannot write to the run's journal").caused_by(&e))
+            .map_err(|e| StepError::external("cannot write to the run's journal").caused_by(&e))?;
+        self.intended.store(true, Ordering::Release);
+        Ok(())
     }
 }
