@@ -168,8 +168,7 @@ fn prepare(
     head::for_service(&mut parts.headers, &client.address, upgrade);
     parts.version = Version::HTTP_11;
     if incoming.is_end_stream() {
-        let again = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let spare = again.then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
+        let spare = repeatable(&parts.method).then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
         return (Request::from_parts(parts, UpBody::Empty), spare, None);
     }
     if incoming.size_hint().exact().is_none() {
@@ -292,6 +291,11 @@ impl Exchange<'_> {
     }
 }
 
+/// Whether a request without a body may reach a service twice (RFC 9110 §9.2.1).
+fn repeatable(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
 fn rebuild((method, uri, headers): (Method, Uri, HeaderMap)) -> Request<UpBody> {
     let mut request = Request::new(UpBody::Empty);
     *request.method_mut() = method;
@@ -307,12 +311,13 @@ async fn send(
     reuse: bool,
 ) -> Result<(Response<Incoming>, Pooled, usize), Failed> {
     let first = target.first_replica();
+    let look = !(repeatable(request.method()) && request.body().is_end_stream());
     for offset in 0..target.replicas.len() {
         let index = (first + offset) % target.replicas.len();
         let replica = &target.replicas[index];
         // Each turn takes one from the idle connections, which are bounded.
         while let Some(mut pooled) = if reuse { replica.idle.take() } else { None } {
-            if !std::future::poll_fn(|cx| std::task::Poll::Ready(pooled.is_ready(cx))).await {
+            if !std::future::poll_fn(|cx| std::task::Poll::Ready(pooled.is_ready(cx, look))).await {
                 continue;
             }
             match pooled.send(request).await {

@@ -109,10 +109,11 @@ impl Pooled {
         ended
     }
 
-    /// Whether the connection can take a request. Looks at the socket itself, so that an end the replica has sent is
-    /// seen even when the runtime has not been told of it yet.
-    pub(crate) fn is_ready(&mut self, cx: &mut Context<'_>) -> bool {
-        self.look.store(true, Ordering::Relaxed);
+    /// Whether the connection can take a request. With `look`, asks the socket itself, so that an end the replica has
+    /// sent is seen even when the runtime has not been told of it yet: a system call that is worth it for a request
+    /// that cannot be sent again.
+    pub(crate) fn is_ready(&mut self, cx: &mut Context<'_>, look: bool) -> bool {
+        self.look.store(look, Ordering::Relaxed);
         let ended = self.drive(cx);
         self.look.store(false, Ordering::Relaxed);
         !ended && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())))
