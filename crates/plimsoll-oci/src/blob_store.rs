@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(store.put(b"hello").unwrap(), digest);
         assert_eq!(store.read(&digest, 5).unwrap(), b"hello");
         assert_eq!((store.size(&digest).unwrap(), store.verify(&digest).unwrap()), (5, 5));
-        assert_eq!(store.list().unwrap(), [digest.clone()]);
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&digest));
         assert!(store.remove(&digest).unwrap() && !store.remove(&digest).unwrap());
         assert!(matches!(store.read(&digest, 5), Err(BlobError::Absent { .. })));
     }

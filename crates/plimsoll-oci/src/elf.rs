@@ -96,7 +96,7 @@ fn judge_header(header: &[u8], platform: Platform) -> Result<Table, String> {
     }
     let offset = u64::from_le_bytes(header[32..40].try_into().expect("eight bytes"));
     let (size, count) = (u16_at(header, 54), u16_at(header, 56));
-    if count == 0 || count > MAX_SEGMENTS || size < 56 || size > 256 {
+    if count == 0 || count > MAX_SEGMENTS || !(56..=256).contains(&size) {
         return Err("its program headers make no sense".to_owned());
     }
     Ok(Table { offset, size, count })

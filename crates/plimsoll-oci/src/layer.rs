@@ -168,19 +168,19 @@ pub fn write_layer(
         Compression::None => (descriptor::LAYER, Sink::Plain(blob)),
         Compression::Gzip => {
             let builder = GzBuilder::new().mtime(0).operating_system(255);
-            (descriptor::LAYER_GZIP, Sink::Gzip(builder.write(blob, Level::new(6))))
+            (descriptor::LAYER_GZIP, Sink::Gzip(Box::new(builder.write(blob, Level::new(6)))))
         }
     };
     let mut tar = TarStream { hasher: Hasher::new(), sink, block: Vec::with_capacity(PIECE) };
     for entry in entries {
-        tar.append(entry, epoch)?;
+        tar.append(&entry, epoch)?;
     }
     tar.finish(media_type)
 }
 
 enum Sink {
     Plain(BlobWriter),
-    Gzip(GzEncoder<BlobWriter>),
+    Gzip(Box<GzEncoder<BlobWriter>>),
 }
 
 /// A tar stream on its way through the hash of its plain bytes, the compressor and the hash of the stored bytes.
@@ -191,13 +191,13 @@ struct TarStream {
 }
 
 impl TarStream {
-    fn append(&mut self, entry: Entry, epoch: u64) -> Result<(), LayerError> {
-        let Entry { path, contents, .. } = &entry;
+    fn append(&mut self, entry: &Entry, epoch: u64) -> Result<(), LayerError> {
+        let Entry { path, contents, .. } = entry;
         match contents {
-            Contents::Dir => self.header(&entry, epoch, 0, tar::EntryType::Directory),
-            Contents::Symlink(_) => self.header(&entry, epoch, 0, tar::EntryType::Symlink),
+            Contents::Dir => self.header(entry, epoch, 0, tar::EntryType::Directory),
+            Contents::Symlink(_) => self.header(entry, epoch, 0, tar::EntryType::Symlink),
             Contents::Bytes(bytes) => {
-                self.header(&entry, epoch, bytes.len() as u64, tar::EntryType::Regular)?;
+                self.header(entry, epoch, bytes.len() as u64, tar::EntryType::Regular)?;
                 self.write_all(bytes).map_err(LayerError::Write)?;
                 self.pad(bytes.len() as u64).map_err(LayerError::Write)
             }
@@ -208,7 +208,7 @@ impl TarStream {
                 if size > MAX_FILE {
                     return Err(LayerError::Path { path: path.clone(), reason: "its file is larger than 8 GiB" });
                 }
-                self.header(&entry, epoch, size, tar::EntryType::Regular)?;
+                self.header(entry, epoch, size, tar::EntryType::Regular)?;
                 self.file(file, size, source)?;
                 self.pad(size).map_err(LayerError::Write)
             }

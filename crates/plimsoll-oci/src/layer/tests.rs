@@ -14,8 +14,10 @@ fn bytes(path: &str, content: &[u8]) -> Entry {
     Entry::new(path, 0o644, Contents::Bytes(content.to_vec()))
 }
 
+type Seen = (String, u32, u64, u64, Vec<u8>, Option<String>);
+
 /// Path, mode, owner, time, content and link of every entry, as an independent reader sees them.
-fn read_back(store: &BlobStore, layer: &Layer) -> Vec<(String, u32, u64, u64, Vec<u8>, Option<String>)> {
+fn read_back(store: &BlobStore, layer: &Layer) -> Vec<Seen> {
     let file = store.open_blob(&layer.descriptor.digest).unwrap();
     let reader: Box<dyn Read> = match layer.descriptor.media_type.as_str() {
         descriptor::LAYER => Box::new(file),
@@ -63,7 +65,7 @@ fn the_bytes_are_the_same_as_ever() {
     let content: Vec<u8> = (0..300_000)
         .map(|n: u32| {
             noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            if n % 3 == 0 { (noise >> 24) as u8 } else { (n / 64 % 251) as u8 }
+            if n.is_multiple_of(3) { (noise >> 24) as u8 } else { (n / 64 % 251) as u8 }
         })
         .collect();
     let layer = write_layer(&store, vec![bytes("bin/x", &content)], 42, Compression::Gzip).unwrap();

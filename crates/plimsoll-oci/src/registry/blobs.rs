@@ -113,7 +113,7 @@ async fn complete(
 ) -> Result<Response, ApiError> {
     let held = outcome?;
     let expected = digest.clone();
-    api.blocking(move |api| api.uploads.finish(&api.storage, &id, held, &expected)).await?;
+    api.blocking(move |api| api.uploads.finish(&api.storage, &id, &held, &expected)).await?;
     Ok(created(repository, &digest))
 }
 
@@ -160,7 +160,7 @@ pub(super) async fn finish(
 pub(super) async fn abandon(api: &Arc<Api>, repository: String, id: String) -> Result<Response, ApiError> {
     let held = hold(api, &repository, &id).await?;
     api.blocking(move |api| {
-        api.uploads.abandon(&id, held);
+        api.uploads.abandon(&id, &held);
         Ok(())
     })
     .await?;

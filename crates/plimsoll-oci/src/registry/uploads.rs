@@ -68,16 +68,15 @@ impl Uploads {
         let path = storage.dir(repository, "_uploads").join(id);
         let known = self.map().get(id).cloned();
         let unknown = || ApiError::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload");
-        let upload = match known {
-            Some(upload) => upload,
-            None => {
-                let upload = reopen(path.clone()).map_err(|e| match e.kind() {
-                    io::ErrorKind::NotFound => unknown(),
-                    _ => e.into(),
-                })?;
-                let upload = Arc::new(tokio::sync::Mutex::new(upload));
-                self.map().entry(id.to_owned()).or_insert(upload).clone()
-            }
+        let upload = if let Some(upload) = known {
+            upload
+        } else {
+            let upload = reopen(path.clone()).map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound => unknown(),
+                _ => e.into(),
+            })?;
+            let upload = Arc::new(tokio::sync::Mutex::new(upload));
+            self.map().entry(id.to_owned()).or_insert(upload).clone()
         };
         let held = upload.try_lock_owned().map_err(|_| {
             ApiError::new(StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
@@ -87,13 +86,13 @@ impl Uploads {
     }
 
     /// Forgets an upload and removes what it holds.
-    pub(super) fn abandon(&self, id: &str, held: Held) {
+    pub(super) fn abandon(&self, id: &str, held: &Held) {
         self.map().remove(id);
         let _ = fs::remove_file(&held.path);
     }
 
     /// Makes a finished upload a blob, if it is the one announced.
-    pub(super) fn finish(&self, storage: &Storage, id: &str, held: Held, expected: &Digest) -> Result<(), ApiError> {
+    pub(super) fn finish(&self, storage: &Storage, id: &str, held: &Held, expected: &Digest) -> Result<(), ApiError> {
         let actual = held.hasher.clone().finish();
         if actual != *expected {
             self.abandon(id, held);
@@ -138,11 +137,9 @@ pub(super) async fn receive(held: Held, body: Body) -> Result<Held, ApiError> {
     let writer = tokio::task::spawn_blocking(move || {
         let mut held = held;
         while let Some(piece) = rx.blocking_recv() {
-            if let Err(error) = held.append(&piece) {
-                return Err(error);
-            }
+            held.append(&piece)?;
         }
-        Ok(held)
+        Ok::<_, io::Error>(held)
     });
     let mut pieces = body.into_data_stream();
     let mut cut = None;
