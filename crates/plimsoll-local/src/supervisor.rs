@@ -31,6 +31,7 @@ pub use protocol::Hello;
 pub use state::StateError;
 
 pub(crate) use logs::{open as open_log, tail as tail_log};
+pub(crate) use paths::create_private;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};

@@ -17,7 +17,9 @@ fn main() -> ExitCode {
     }
     let all = scenarios::all();
     if args.iter().any(|a| a == "--list") {
-        all.iter().for_each(|(name, _)| println!("{name}: test"));
+        for (name, _) in &all {
+            println!("{name}: test");
+        }
         return ExitCode::SUCCESS;
     }
     let filters: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
@@ -36,6 +38,10 @@ fn main() -> ExitCode {
         }
     };
     // Each has some ten processes; three at a time keep a small machine busy, and not more.
-    std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(work))));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(work);
+        }
+    });
     if failed.lock().unwrap().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

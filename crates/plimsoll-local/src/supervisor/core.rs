@@ -240,16 +240,13 @@ impl Supervisor {
             .change(|state| {
                 let slot = state.slot_mut(&key.slot.environment, &key.slot.service, key.slot.slot);
                 if let Some(replica) = slot.and_then(|s| s.replicas.get_mut(usize::from(key.n))) {
-                    match process {
-                        Some((process, port)) => {
-                            replica.process = Some(process);
-                            replica.port = port;
-                            replica.started_at = Some(now());
-                        }
-                        None => {
-                            replica.process = None;
-                            replica.crashes += 1;
-                        }
+                    if let Some((process, port)) = process {
+                        replica.process = Some(process);
+                        replica.port = port;
+                        replica.started_at = Some(now());
+                    } else {
+                        replica.process = None;
+                        replica.crashes += 1;
                     }
                 }
                 Ok(())

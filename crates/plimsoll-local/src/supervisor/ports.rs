@@ -3,7 +3,7 @@
 //! Loopback only: nothing here binds an address that other machines reach.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
 };
@@ -87,13 +87,13 @@ fn holds(pid: u32, inodes: &BTreeSet<u64>) -> bool {
 fn is_within(pid: u32, root: u32) -> bool {
     // Deeper trees than this are no service's.
     const DEPTH: usize = 64;
-    let mut seen = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let mut at = pid;
     for _ in 0..DEPTH {
         if at == root {
             return true;
         }
-        if at <= 1 || seen.insert(at, ()).is_some() {
+        if at <= 1 || !seen.insert(at) {
             return false;
         }
         let Some(parent) = parent_of(at) else { return false };

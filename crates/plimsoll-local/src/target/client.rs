@@ -9,8 +9,11 @@ use plimsoll_process::{Cmd, spawn_detached};
 use std::{io, path::Path, time::Duration};
 use tokio::{
     io::BufReader,
-    net::UnixStream,
-    time::{Instant, sleep},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::{Instant, sleep, timeout},
 };
 
 /// How long a supervisor may take from its start to its first answer: it may have to end a proxy that hangs (5 s).
@@ -36,17 +39,17 @@ impl Client {
 
     /// Asks, starting a supervisor when none answers.
     pub(super) async fn ask(&self, request: &Request) -> Result<Answer, TargetError> {
-        let stream = match self.connect().await? {
-            Some(stream) => stream,
+        let mut connection = match self.connect().await? {
+            Some(connection) => connection,
             None => self.start().await?,
         };
-        exchange(stream, request).await
+        connection.ask(request).await
     }
 
     /// Asks for the supervisor's end, and waits for it; nothing to do when none runs.
     pub(super) async fn end(&self, request: &Request) -> Result<(), TargetError> {
-        let Some(stream) = self.connect().await? else { return Ok(()) };
-        exchange(stream, request).await?;
+        let Some(mut connection) = self.connect().await? else { return Ok(()) };
+        connection.ask(request).await?;
         let deadline = Instant::now() + END;
         while is_locked(&self.paths.supervisor_lock()) {
             if Instant::now() >= deadline {
@@ -57,19 +60,27 @@ impl Client {
         Ok(())
     }
 
-    /// Connects to a supervisor that runs; `None` when none does.
-    async fn connect(&self) -> Result<Option<UnixStream>, TargetError> {
+    /// Connects to a supervisor that answers; `None` when none does. One that was killed may still accept for a moment,
+    /// which is why it is greeted before it is asked for anything that cannot be asked twice.
+    async fn connect(&self) -> Result<Option<Connection>, TargetError> {
         let socket = self.paths.supervisor_socket();
-        match UnixStream::connect(&socket).await {
-            Ok(stream) => Ok(Some(stream)),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
-            Err(e) => Err(broken(format!("connect to `{}`", socket.display()), e)),
+        let what = || format!("connect to `{}`", socket.display());
+        let greeted = async {
+            let mut connection = Connection::over(UnixStream::connect(&socket).await?);
+            let _greeting = connection.exchange(&Request::Hello).await?;
+            Ok(connection)
+        };
+        match timeout(START, greeted).await {
+            Ok(Ok(connection)) => Ok(Some(connection)),
+            Ok(Err(e)) if is_gone(&e) => Ok(None),
+            Ok(Err(e)) => Err(broken(what(), e)),
+            Err(_) => Err(broken(what(), format!("the supervisor does not answer within {START:?}"))),
         }
     }
 
     /// Starts a supervisor and waits for its socket. When several commands do this at the same time, one of the started
     /// ones gets the lock, and all commands find its socket.
-    async fn start(&self) -> Result<UnixStream, TargetError> {
+    async fn start(&self) -> Result<Connection, TargetError> {
         let what = "start the supervisor";
         self.paths.create().map_err(|e| broken(format!("make `{}`", self.paths.root().display()), e))?;
         let log = crate::supervisor::open_log(&self.paths.supervisor_log()).map_err(|e| broken(what, e))?;
@@ -83,8 +94,8 @@ impl Client {
         }
         let deadline = Instant::now() + START;
         loop {
-            if let Some(stream) = self.connect().await? {
-                return Ok(stream);
+            if let Some(connection) = self.connect().await? {
+                return Ok(connection);
             }
             let running = process.is_some() && started.adopt().is_some();
             if Instant::now() >= deadline || (!running && !is_locked(&self.paths.supervisor_lock())) {
@@ -96,12 +107,33 @@ impl Client {
     }
 }
 
-async fn exchange(stream: UnixStream, request: &Request) -> Result<Answer, TargetError> {
-    let what = "talk to the supervisor";
-    let (read, mut write) = stream.into_split();
-    send(&mut write, request).await.map_err(|e| broken(what, e))?;
-    let response: Option<Response> = receive(&mut BufReader::new(read)).await.map_err(|e| broken(what, e))?;
-    response.ok_or_else(|| broken(what, "it ended before it answered"))?.map_err(TargetError::from)
+/// A connection to a supervisor.
+struct Connection {
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+}
+
+impl Connection {
+    fn over(stream: UnixStream) -> Self {
+        let (read, write) = stream.into_split();
+        Self { read: BufReader::new(read), write }
+    }
+
+    async fn exchange(&mut self, request: &Request) -> io::Result<Response> {
+        send(&mut self.write, request).await?;
+        receive(&mut self.read).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    async fn ask(&mut self, request: &Request) -> Result<Answer, TargetError> {
+        let response = self.exchange(request).await.map_err(|e| broken("talk to the supervisor", e))?;
+        response.map_err(TargetError::from)
+    }
+}
+
+/// Whether nobody is there, or somebody who ends.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotFound | UnexpectedEof)
 }
 
 /// Whether a supervisor holds the lock of its state directory.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-pub fn play(role: &str, args: &[String]) -> ExitCode {
+pub(crate) fn play(role: &str, args: &[String]) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     match role {
         "supervisor" => runtime.block_on(async {
@@ -94,6 +94,6 @@ async fn service() -> ExitCode {
     let _deaf = (mode == "ignore-sigterm")
         .then(|| tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap());
     // Tests are over long before; whatever happens to them, nothing is left behind for good.
-    let _ = tokio::time::timeout(Duration::from_secs(600), axum::serve(listener, router)).await;
+    let _ = tokio::time::timeout(Duration::from_mins(10), axum::serve(listener, router)).await;
     ExitCode::SUCCESS
 }

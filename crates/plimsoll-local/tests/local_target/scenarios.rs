@@ -15,7 +15,7 @@ use std::{
 macro_rules! scenarios {
     ($($name:ident),* $(,)?) => {
         /// Every scenario with its name.
-        pub fn all() -> Vec<(&'static str, Scenario)> {
+        pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
             vec![$((stringify!($name), |world| Box::pin($name(world)))),*]
         }
     };
@@ -241,7 +241,7 @@ async fn a_worker_is_handed_over_without_two_ever_being_active(world: Arc<World>
 async fn a_torn_state_file_gives_way_to_the_one_before_it(world: Arc<World>) {
     world.release(&release("1.0.0", vec![spec("api", &[])]), Slot::Blue).await.unwrap();
     let owner = LockOwner { run: RunId::new(Timestamp::from_millis(0), 7), actor: "ann".to_owned() };
-    world.target.lock(&owner, Duration::from_secs(60)).await.unwrap();
+    world.target.lock(&owner, Duration::from_mins(1)).await.unwrap();
     let (port, hello) = (world.port("api").await, world.target.hello().await.unwrap());
     kill(hello.pid);
     eventually("the supervisor is gone", || async { !is_running(hello.pid) }).await;
@@ -298,7 +298,7 @@ async fn the_registry_keeps_its_port(world: Arc<World>) {
 async fn the_lock_is_refused_to_a_second_run_until_it_lapses(world: Arc<World>) {
     let owner = |salt| LockOwner { run: RunId::new(Timestamp::from_millis(0), salt), actor: "ann".to_owned() };
     let (one, other) = (owner(1), owner(2));
-    let long = Duration::from_secs(60);
+    let long = Duration::from_mins(1);
     assert!(matches!(world.target.lock(&one, long).await.unwrap(), LockOutcome::Held(_)));
     assert!(matches!(world.target.lock(&other, long).await.unwrap(), LockOutcome::Busy(v) if v.run == one.run));
     world.target.unlock(&other).await.unwrap();

@@ -20,15 +20,15 @@ use tokio::{
     net::TcpStream,
 };
 
-pub type Scenario = fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Scenario = fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-pub struct World {
-    pub directory: tempfile::TempDir,
-    pub target: LocalTarget,
+pub(crate) struct World {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) target: LocalTarget,
 }
 
 /// Runs a scenario, and ends what it started.
-pub fn run(scenario: Scenario) -> Result<(), String> {
+pub(crate) fn run(scenario: Scenario) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let world = Arc::new(World::new());
@@ -70,12 +70,12 @@ impl World {
         Self { directory, target }
     }
 
-    pub fn paths(&self) -> LocalPaths {
+    pub(crate) fn paths(&self) -> LocalPaths {
         LocalPaths::new(self.directory.path())
     }
 
     /// Stands a release up in one slot of each service and cuts over to it.
-    pub async fn release(&self, release: &Release, slot: Slot) -> Result<CutOverDone, TargetError> {
+    pub(crate) async fn release(&self, release: &Release, slot: Slot) -> Result<CutOverDone, TargetError> {
         for spec in &release.services {
             self.target.stand_up(spec, slot, release).await?;
         }
@@ -86,7 +86,7 @@ impl World {
         self.target.cut_over(&moving(release, slot, seen.generation)).await
     }
 
-    pub async fn ready(&self, service: &ServiceName, slot: Slot) {
+    pub(crate) async fn ready(&self, service: &ServiceName, slot: Slot) {
         eventually("the slot is ready", || async {
             let seen = self.target.observe().await.unwrap();
             let of = &seen.services[service];
@@ -95,21 +95,21 @@ impl World {
         .await;
     }
 
-    pub async fn port(&self, service: &str) -> u16 {
+    pub(crate) async fn port(&self, service: &str) -> u16 {
         let seen = self.target.observe().await.unwrap();
         let url = seen.services[&service.parse::<ServiceName>().unwrap()].url.clone().unwrap();
         url.rsplit(':').next().unwrap().parse().unwrap()
     }
 
     /// What a client gets: the body of a 200.
-    pub async fn get(&self, service: &str, path: &str) -> String {
+    pub(crate) async fn get(&self, service: &str, path: &str) -> String {
         let (status, body) = get(self.port(service).await, path).await.unwrap();
         assert_eq!(status, 200, "{body}");
         body
     }
 }
 
-pub fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
+pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
     let config = format!("{name}{env:?}");
     ServiceSpec {
         name: name.parse().unwrap(),
@@ -130,11 +130,11 @@ pub fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
     }
 }
 
-pub fn worker(env: &[(&str, &str)]) -> ServiceSpec {
+pub(crate) fn worker(env: &[(&str, &str)]) -> ServiceSpec {
     ServiceSpec { activation: Activation::Exclusive, state: StatePolicy::Shared, ..spec("worker", env) }
 }
 
-pub fn release(version: &str, services: Vec<ServiceSpec>) -> Release {
+pub(crate) fn release(version: &str, services: Vec<ServiceSpec>) -> Release {
     Release {
         environment: "staging".parse().unwrap(),
         version: version.to_owned(),
@@ -147,14 +147,14 @@ pub fn release(version: &str, services: Vec<ServiceSpec>) -> Release {
 }
 
 /// All services of a release to one slot, from the other unless this is the first.
-pub fn moving(release: &Release, to: Slot, from: Generation) -> CutOver {
+pub(crate) fn moving(release: &Release, to: Slot, from: Generation) -> CutOver {
     let old = (from > Generation(0)).then(|| to.other());
     let moves = release.services.iter().map(|s| Move { service: s.name.clone(), from: old, to }).collect();
     CutOver { from, moves, release: release.clone(), change: Change::Promote }
 }
 
 /// One request on one connection.
-pub async fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
+pub(crate) async fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -166,7 +166,7 @@ pub async fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
 }
 
 /// Waits for a fact, at most twenty seconds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !fact().await {
         assert!(Instant::now() < deadline, "in vain: {what}");
@@ -174,11 +174,11 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, fact: impl Fn() ->
     }
 }
 
-pub fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
 }
 
-pub fn is_running(pid: u32) -> bool {
+pub(crate) fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let zombie = stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z"));
     !zombie && test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap()).is_ok()
