@@ -18,7 +18,7 @@ async fn check_error(response: Response, status: u16, code: &str) {
     assert_eq!(body(response).await["errors"][0]["code"], code);
 }
 
-fn manifest(config: &Digest, size: usize, extra: Value) -> String {
+fn manifest(config: &Digest, size: usize, extra: &Value) -> String {
     let mut manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
         "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": size },
@@ -87,7 +87,7 @@ async fn wrong_bytes_never_become_a_blob() {
 async fn a_manifest_needs_its_blobs_and_keeps_them() {
     let lab = Lab::start();
     let config = Digest::of(b"{}");
-    let text = manifest(&config, 2, json!({}));
+    let text = manifest(&config, 2, &json!({}));
     let typed = [("content-type", MANIFEST)];
     check_error(lab.ask("PUT", "a/manifests/v1", &typed, text.clone()).await, 400, "MANIFEST_BLOB_UNKNOWN").await;
     check_error(lab.ask("GET", "a/tags/list", &[], "").await, 404, "NAME_UNKNOWN").await;
@@ -116,11 +116,11 @@ async fn a_manifest_needs_its_blobs_and_keeps_them() {
 async fn manifests_that_are_none_are_refused() {
     let lab = Lab::start();
     let config = lab.put_blob("a", b"{}").await;
-    let good = manifest(&config, 2, json!({}));
+    let good = manifest(&config, 2, &json!({}));
     for (path, kind, text, status, code) in [
         ("a/manifests/v1", MANIFEST, "<html>".to_owned(), 400, "MANIFEST_INVALID"),
         ("a/manifests/v1", "text/plain", good.clone(), 400, "MANIFEST_INVALID"),
-        ("a/manifests/v1", MANIFEST, manifest(&config, 3, json!({})), 400, "MANIFEST_BLOB_UNKNOWN"),
+        ("a/manifests/v1", MANIFEST, manifest(&config, 3, &json!({})), 400, "MANIFEST_BLOB_UNKNOWN"),
         ("a/manifests/v1", MANIFEST, " ".repeat(5 << 20), 413, "MANIFEST_INVALID"),
         (&format!("a/manifests/{config}"), MANIFEST, good.clone(), 400, "DIGEST_INVALID"),
         ("a/manifests/-v", MANIFEST, good.clone(), 400, "MANIFEST_INVALID"),
@@ -136,7 +136,7 @@ async fn tags_are_listed_in_pages() {
     let lab = Lab::start();
     let config = lab.put_blob("a", b"{}").await;
     for tag in ["c", "a", "b"] {
-        let put = lab.ask("PUT", &format!("a/manifests/{tag}"), &[], manifest(&config, 2, json!({}))).await;
+        let put = lab.ask("PUT", &format!("a/manifests/{tag}"), &[], manifest(&config, 2, &json!({}))).await;
         assert_eq!(put.status(), 201);
     }
     let page = lab.ask("GET", "a/tags/list?n=2", &[], "").await;
@@ -155,7 +155,7 @@ async fn referrers_pushed_at_the_same_time_are_all_listed() {
     let subject = json!({ "mediaType": MANIFEST, "digest": Digest::of(b"subject"), "size": 7 });
     let put = |kind: &'static str| {
         let extra = json!({ "subject": subject, "artifactType": kind, "annotations": { "for": kind } });
-        let text = manifest(&config, 2, extra);
+        let text = manifest(&config, 2, &extra);
         let lab = &lab;
         async move {
             let path = format!("a/manifests/{}", Digest::of(text.as_bytes()));
