@@ -82,6 +82,11 @@ pub enum ServeError {
     Recover(#[source] plimsoll_deploy::TargetError),
 }
 
+/// Whether a process that the state names still runs. A state that cannot be read may name some.
+pub(crate) fn anything_runs(paths: &LocalPaths) -> bool {
+    state::load(&paths.state_file()).map_or(true, |loaded| loaded.state.processes().any(|p| p.adopt().is_some()))
+}
+
 /// Runs the supervisor of `paths` until it is told to end, by its socket or by SIGTERM. Children go on then, unless it was
 /// told to end them. Needs a multi-threaded tokio runtime.
 pub async fn serve(paths: LocalPaths, options: Options) -> Result<(), ServeError> {

@@ -60,14 +60,14 @@ impl LocalTarget {
     }
 
     /// Ends all processes of all environments, the registry, the proxy and the supervisor. The state stays: the next
-    /// command starts everything again. Nothing happens when no supervisor runs.
+    /// command starts everything again. Nothing happens when nothing runs.
     pub async fn down(&self) -> Result<(), TargetError> {
-        self.client.end(&Request::Down).await
+        self.client.end(&Request::Down, true).await
     }
 
     /// Ends the supervisor alone: services and proxy go on, and the next supervisor finds them again.
     pub async fn shutdown_supervisor(&self) -> Result<(), TargetError> {
-        self.client.end(&Request::Shutdown).await
+        self.client.end(&Request::Shutdown, false).await
     }
 
     async fn verb(&self, verb: Verb) -> Result<Answer, TargetError> {

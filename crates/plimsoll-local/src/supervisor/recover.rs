@@ -57,6 +57,9 @@ pub(crate) async fn recover(supervisor: &Arc<Supervisor>) -> Result<(), TargetEr
     }
     verify(supervisor, &running).await;
     supervisor.router.open().await;
+    if let Err(error) = supervisor.router.push(supervisor).await {
+        tracing::warn!(error = chain(&error), "the proxy did not take the first table yet");
+    }
     if let Some(known) = &state.registry {
         registry::ensure(supervisor, &known.program, &known.args).await?;
     }

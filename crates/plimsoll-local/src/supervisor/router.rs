@@ -75,7 +75,7 @@ impl Router {
         self.kick();
     }
 
-    /// Passes what is missing at the proxy: listeners, then the table. Returns when every new request sees it; also
+    /// Passes what is missing at the proxy: the table, then listeners. Returns when every new request sees it; also
     /// when no proxy runs: the next one gets the same.
     pub(crate) async fn push(&self, supervisor: &Supervisor) -> Result<(), TargetError> {
         let mut link = self.link.lock().await;
@@ -83,27 +83,25 @@ impl Router {
         if !link.open {
             return Ok(());
         }
+        let state = supervisor.state().await;
+        let routes = routes(&state, &|key| supervisor.statuses(key));
+        if !link.sent || routes != link.table.routes {
+            // By the clock, so that a supervisor without memory of the last version still goes on above it.
+            let version = u64::try_from(now().as_millis()).unwrap_or(0).max(link.table.version + 1);
+            let table = RoutingTable { version, routes };
+            client.route(table.clone()).await.map_err(|e| broken("pass the routing table", e))?;
+            link.table = table;
+            link.sent = true;
+        }
+        // After the table: whoever waits at a listener is accepted to where it leads.
         let listeners = supervisor.listeners().map_err(|e| broken("copy the listeners", e))?;
         for (key, listener) in listeners {
             if !link.listening.contains(&key) {
-                client
-                    .listen(key.clone(), &listener)
-                    .await
-                    .map_err(|e| broken(format!("pass the listener of {key}"), e))?;
+                let passed = client.listen(key.clone(), &listener).await;
+                passed.map_err(|e| broken(format!("pass the listener of {key}"), e))?;
                 link.listening.insert(key);
             }
         }
-        let state = supervisor.state().await;
-        let routes = routes(&state, &|key| supervisor.statuses(key));
-        if link.sent && routes == link.table.routes {
-            return Ok(());
-        }
-        // By the clock, so that a supervisor without memory of the last version still goes on above it.
-        let version = u64::try_from(now().as_millis()).unwrap_or(0).max(link.table.version + 1);
-        let table = RoutingTable { version, routes };
-        client.route(table.clone()).await.map_err(|e| broken("pass the routing table", e))?;
-        link.table = table;
-        link.sent = true;
         Ok(())
     }
 

@@ -129,6 +129,13 @@ impl State {
         self.environments.get_mut(environment)?.services.get_mut(service)?.slots.get_mut(&slot)
     }
 
+    /// Every process that was started and not seen ending.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = &Detached> {
+        let slots = self.environments.values().flat_map(|e| e.services.values()).flat_map(|s| s.slots.values());
+        let replicas = slots.flat_map(|s| &s.replicas).filter_map(|r| r.process.as_ref());
+        replicas.chain(&self.proxy).chain(self.registry.as_ref().and_then(|r| r.process.as_ref()))
+    }
+
     /// Whether the slot takes the traffic.
     pub(crate) fn is_live(&self, environment: &EnvironmentName, service: &ServiceName, slot: Slot) -> bool {
         self.environments.get(environment).and_then(|e| e.services.get(service)).is_some_and(|s| s.live == Some(slot))

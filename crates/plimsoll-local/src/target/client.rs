@@ -46,9 +46,14 @@ impl Client {
         connection.ask(request).await
     }
 
-    /// Asks for the supervisor's end, and waits for it; nothing to do when none runs.
-    pub(super) async fn end(&self, request: &Request) -> Result<(), TargetError> {
-        let Some(mut connection) = self.connect().await? else { return Ok(()) };
+    /// Asks for the supervisor's end, and waits for it; nothing to do when none runs. `children` says that these are to
+    /// end too: where a supervisor that was killed left some, another one is started to find and end them.
+    pub(super) async fn end(&self, request: &Request, children: bool) -> Result<(), TargetError> {
+        let mut connection = match self.connect().await? {
+            Some(connection) => connection,
+            None if children && crate::supervisor::anything_runs(&self.paths) => self.start().await?,
+            None => return Ok(()),
+        };
         connection.ask(request).await?;
         let deadline = Instant::now() + END;
         while is_locked(&self.paths.supervisor_lock()) {

@@ -31,6 +31,8 @@ scenarios![
     a_process_that_ignores_sigterm_is_killed_after_its_grace,
     of_two_cut_overs_at_the_same_time_one_is_stale,
     a_worker_is_handed_over_without_two_ever_being_active,
+    a_supervisor_killed_at_any_moment_of_a_cut_over_comes_back_to_one_of_the_two_states,
+    what_a_killed_supervisor_left_is_ended_by_down,
     a_torn_state_file_gives_way_to_the_one_before_it,
     a_stopped_environment_answers_503_and_starts_again,
     a_public_port_in_use_is_refused_with_its_owner,
@@ -90,8 +92,9 @@ fn hammer(port: u16, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<(usize, V
             match get(port, "/").await {
                 Ok((200, _)) => answers += 1,
                 Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => refused.push(e.to_string()),
+                Ok((status, _)) => refused.push(format!("answered {status}")),
                 // In flight when the proxy died.
-                Ok(_) | Err(_) => {}
+                Err(_) => {}
             }
         }
         (answers, refused)
@@ -113,7 +116,7 @@ async fn a_proxy_that_is_killed_refuses_no_connect(world: Arc<World>) {
     }
     stop.store(true, Ordering::Relaxed);
     let (answers, refused) = client.await.unwrap();
-    assert!(answers > 10 && refused.is_empty(), "{answers} answers, {refused:?}");
+    assert!(answers >= 3 && refused.is_empty(), "{answers} answers, {refused:?}");
 }
 
 async fn a_killed_supervisor_leaves_everything_running_and_the_next_finds_it_again(world: Arc<World>) {
@@ -236,6 +239,61 @@ async fn a_worker_is_handed_over_without_two_ever_being_active(world: Arc<World>
     eventually("the supervisor is gone", || async { !is_running(pid) }).await;
     eventually("it is active again", || async { active().await == (Some(Generation(3)), None) }).await;
     assert!(!world.directory.path().join("state/staging/worker/violation").exists());
+}
+
+async fn a_supervisor_killed_at_any_moment_of_a_cut_over_comes_back_to_one_of_the_two_states(world: Arc<World>) {
+    let name: ServiceName = "worker".parse().unwrap();
+    let mut slot = Slot::Blue;
+    world.release(&release("0", vec![spec("api", &[]), worker(&[])]), slot).await.unwrap();
+    // From before the first step to after the last one, which takes some ten milliseconds.
+    for (round, millis) in [0, 2, 4, 7, 11, 16].into_iter().enumerate() {
+        let new = round.to_string();
+        let next = release(&new, vec![spec("api", &[("N", &new)]), worker(&[("N", &new)])]);
+        for spec in &next.services {
+            world.target.stand_up(spec, slot.other(), &next).await.unwrap();
+            world.ready(&spec.name, slot.other()).await;
+        }
+        let before = world.target.observe().await.unwrap();
+        let pid = world.target.hello().await.unwrap().pid;
+        let wish = moving(&next, slot.other(), before.generation);
+        let cutting = world.clone();
+        let cut = tokio::spawn(async move { cutting.target.cut_over(&wish).await });
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        kill(pid);
+        let told = cut.await.unwrap();
+        eventually("the supervisor is gone", || async { !is_running(pid) }).await;
+        let after = world.target.observe().await.unwrap();
+        let moved = after.generation == before.generation.next();
+        assert!(moved || after.generation == before.generation);
+        // What was acknowledged is durable.
+        assert!(moved || told.is_err());
+        slot = if moved { slot.other() } else { slot };
+        for service in ["api", "worker"] {
+            eventually("the live slot answers", || async {
+                let port = world.port(service).await;
+                get(port, "/").await.is_ok_and(|a| a.0 == 200 && a.1.starts_with(slot.as_str()))
+            })
+            .await;
+        }
+        eventually("the live worker is active", || async {
+            let seen = world.target.observe().await.unwrap().services[&name].clone();
+            seen.live.is_some_and(|s| s.slot == slot && s.active.is_some())
+                && seen.standby.is_none_or(|s| s.active.is_none())
+        })
+        .await;
+        assert!(!world.directory.path().join("state/staging/worker/violation").exists());
+    }
+}
+
+async fn what_a_killed_supervisor_left_is_ended_by_down(world: Arc<World>) {
+    world.release(&release("1.0.0", vec![spec("api", &[])]), Slot::Blue).await.unwrap();
+    let (hello, service) = (world.target.hello().await.unwrap(), pid_in(&world.get("api", "/").await));
+    kill(hello.pid);
+    eventually("the supervisor is gone", || async { !is_running(hello.pid) }).await;
+    world.target.down().await.unwrap();
+    assert!(!is_running(service) && !is_running(hello.proxy.unwrap()));
+    // The state stays: the next command starts everything again, on the same port.
+    assert!(world.get("api", "/").await.starts_with("blue "));
 }
 
 async fn a_torn_state_file_gives_way_to_the_one_before_it(world: Arc<World>) {
