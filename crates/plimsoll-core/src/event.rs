@@ -40,6 +40,13 @@ pub enum Event {
         /// The line, without its end.
         line: String,
     },
+    /// A step says something everybody should see, such as what it left out and why.
+    StepNoted {
+        /// Which.
+        step: Arc<str>,
+        /// What.
+        note: String,
+    },
     /// A step tries again.
     StepRetried {
         /// Which.

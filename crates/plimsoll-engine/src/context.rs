@@ -57,6 +57,9 @@ pub(crate) struct Shared {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) redactor: Option<Arc<Redactor>>,
     pub(crate) clock: Clock,
+    pub(crate) plan: Fingerprint,
+    /// What was answered to gates: gate, time, answer.
+    pub(crate) answers: Vec<(String, Timestamp, serde_json::Value)>,
 }
 
 /// How many of the last log lines are kept for an error message.
@@ -110,6 +113,11 @@ impl Cx {
         format!("{}/{}", self.shared.run, self.step)
     }
 
+    /// The hash of the plan this step is part of.
+    pub fn plan(&self) -> Fingerprint {
+        self.shared.plan
+    }
+
     /// The workspace's root directory.
     pub fn root(&self) -> &Path {
         &self.shared.root
@@ -128,6 +136,12 @@ impl Cx {
     /// The wall clock.
     pub fn now(&self) -> Timestamp {
         (self.shared.clock)()
+    }
+
+    /// What was answered to this gate, oldest first, as [`crate::answer`] recorded it.
+    pub fn answers(&self) -> impl Iterator<Item = (Timestamp, &serde_json::Value)> {
+        let mine = self.shared.answers.iter().filter(|(gate, ..)| **gate == *self.step);
+        mine.map(|(_, at, answer)| (*at, answer))
     }
 
     /// Tells when to stop.
@@ -185,6 +199,13 @@ impl Cx {
     /// Says what the step waits for, so that slow can be told from stuck.
     pub fn waiting(&self, what: impl Into<String>) {
         self.shared.observer.event(&Event::StepWaiting { step: self.step.clone(), what: what.into() });
+    }
+
+    /// Says something everybody should see, such as what was left out and why; the log gets it too.
+    pub fn note(&self, note: impl Into<String>) {
+        let note = note.into();
+        self.log(&note);
+        self.shared.observer.event(&Event::StepNoted { step: self.step.clone(), note });
     }
 
     /// Runs a command to its end, its lines going to the step's log. Any exit status is an answer; see [`Exit::check`].

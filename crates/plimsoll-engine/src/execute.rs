@@ -195,14 +195,14 @@ impl<'a> Execution<'a> {
             // Also what was found done, when it was this run that had begun it.
             let changed = node.kind == Kind::Effect && self.prior.begun.contains(&*node.name);
             if node.kind == Kind::Effect {
-                self.bound.insert(index, Arc::clone(&node.action).bind(&self.values));
+                self.bound.insert(index, Arc::clone(&node.action).bind(&self.values.of(&node.needs)));
             }
             self.finish(index, Ending::Replayed, finished, outcome.millis, changed);
             return Ok(());
         }
         if self.limits.unwind {
             if node.kind == Kind::Effect {
-                self.bound.insert(index, Arc::clone(&node.action).bind(&self.values));
+                self.bound.insert(index, Arc::clone(&node.action).bind(&self.values.of(&node.needs)));
             }
             self.leave(index, Ending::Skipped { reason: "the run is being taken back".to_owned() }, 0);
             return Ok(());
@@ -220,7 +220,7 @@ impl<'a> Execution<'a> {
 
     fn spawn(&mut self, index: usize, cx: Cx, print: Option<Fingerprint>, inputs: Fingerprint) {
         let node = &self.nodes[index];
-        let bound = Arc::clone(&node.action).bind(&self.values);
+        let bound = Arc::clone(&node.action).bind(&self.values.of(&node.needs));
         if node.kind == Kind::Effect {
             self.bound.insert(index, Arc::clone(&bound));
         }

@@ -144,6 +144,33 @@ impl Pipeline {
         self.nodes.iter().map(|n| n.name.to_string()).collect()
     }
 
+    /// Keeps the steps whose names `keep` takes, all that these need, and the finally-steps.
+    ///
+    /// What is left is in the same order and has the same names; the plan hash is that of a smaller plan. If `keep` takes no
+    /// step that is not a finally-step, no such step is left: whoever restricts looks first.
+    pub fn only(self, keep: impl Fn(&str) -> bool) -> Self {
+        let Self { name, nodes, closing } = self;
+        let mut kept: Vec<bool> = nodes.iter().map(|n| n.kind == Kind::Finally || keep(&n.name)).collect();
+        // A step needs only earlier ones, so one pass from the end marks everything.
+        for node in (0..nodes.len()).rev().filter(|n| nodes[*n].kind != Kind::Finally) {
+            if kept[node] {
+                nodes[node].needs.iter().for_each(|need| kept[*need] = true);
+            }
+        }
+        let places: Vec<usize> = kept
+            .iter()
+            .scan(0, |place, kept| {
+                let own = *place;
+                *place += usize::from(*kept);
+                Some(own)
+            })
+            .collect();
+        let renumber = |node: Node| Node { needs: node.needs.iter().map(|n| places[*n]).collect(), ..node };
+        let nodes = nodes.into_iter().zip(&kept).filter(|(_, kept)| **kept).map(|(node, _)| renumber(node)).collect();
+        let closing = closing.into_iter().map(|(node, step)| (places[node], step)).collect();
+        Self { name, nodes, closing }
+    }
+
     /// Each step's print.
     pub fn prints(&self) -> Vec<StepPrint> {
         let print = |node: &Node| {
@@ -174,4 +201,80 @@ pub fn plan_differences(old: &[StepPrint], new: &[StepPrint]) -> Vec<String> {
     });
     let gone = old.iter().filter(|o| new.iter().all(|n| n.name != o.name)).map(|o| format!("{} is gone", o.name));
     changed.chain(gone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cx, Reads, StepError};
+
+    #[derive(Serialize)]
+    struct Number(u64);
+
+    impl Step for Number {
+        const NAME: &'static str = "number";
+        const VERSION: u32 = 1;
+        type In = Vec<u64>;
+        type Out = u64;
+    }
+
+    impl Pure for Number {
+        fn reads(&self, _: &Cx) -> Result<Reads, StepError> {
+            Ok(Reads::nothing())
+        }
+
+        async fn run(&self, _: &Cx, input: Vec<u64>) -> Result<u64, StepError> {
+            Ok(self.0 + input.iter().sum::<u64>())
+        }
+    }
+
+    #[derive(Serialize)]
+    struct Report;
+
+    impl Step for Report {
+        const NAME: &'static str = "report";
+        const VERSION: u32 = 1;
+        type In = ();
+        type Out = ();
+    }
+
+    impl Finally for Report {
+        async fn run(&self, _: &Cx, _: Arc<crate::Summary>) -> Result<(), StepError> {
+            Ok(())
+        }
+    }
+
+    fn diamond() -> Pipeline {
+        pipeline("diamond", |g| {
+            let a = g.pure("a", Number(1), Vec::<Handle<'_, u64>>::new());
+            let b = g.pure("b", Number(2), vec![a]);
+            g.finally("", Report);
+            let c = g.pure("c", Number(3), vec![a]);
+            let d = g.pure("d", Number(4), vec![b, c]);
+            g.pure("e", Number(5), vec![d]);
+        })
+    }
+
+    fn check(keep: &[&str], expected: &[&str]) {
+        let kept = diamond().only(|name| keep.contains(&name));
+        assert_eq!(kept.step_names(), expected, "{keep:?}");
+        let (whole, kept) = (diamond().prints(), kept.prints());
+        assert!(kept.iter().all(|p| whole.contains(p)), "a kept step is the step it was");
+    }
+
+    #[test]
+    fn a_restricted_pipeline_keeps_what_its_steps_need_and_the_finally_steps() {
+        check(&["number[c]"], &["number[a]", "report", "number[c]"]);
+        check(&["number[d]"], &["number[a]", "number[b]", "report", "number[c]", "number[d]"]);
+        check(&["number[a]"], &["number[a]", "report"]);
+        check(&["number[e]"], &diamond().step_names().iter().map(String::as_str).collect::<Vec<_>>());
+        check(&[], &["report"]);
+    }
+
+    #[test]
+    fn the_needs_of_kept_steps_point_at_their_new_places() {
+        let kept = diamond().only(|name| name == "number[c]");
+        assert_eq!(kept.nodes[2].needs, [0]);
+        assert_eq!(kept.closing[0].0, 1);
+    }
 }

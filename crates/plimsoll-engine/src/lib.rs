@@ -20,6 +20,8 @@ mod error;
 mod execute;
 mod fault;
 mod graph;
+#[cfg(feature = "testkit")]
+pub mod harness;
 mod journal;
 mod node;
 mod observer;

@@ -125,6 +125,12 @@ pub enum RunError {
         /// Which run.
         run: RunId,
     },
+    /// Its process was killed before it had written its first record: there is nothing to go on with.
+    #[error("run {run} was stopped before it began: start a new one")]
+    NeverBegan {
+        /// Which run.
+        run: RunId,
+    },
     /// The run is over.
     #[error("run {run} has ended: it {}", outcome.word())]
     Over {
@@ -163,7 +169,9 @@ impl Classify for RunError {
             Self::State { .. } | Self::Busy { .. } => ErrorClass::External,
             Self::Journal(error) => error.class(),
             Self::Reads { source, .. } => source.class,
-            Self::Over { .. } | Self::PlanChanged { .. } | Self::SourcesChanged { .. } => ErrorClass::User,
+            Self::NeverBegan { .. } | Self::Over { .. } | Self::PlanChanged { .. } | Self::SourcesChanged { .. } => {
+                ErrorClass::User
+            }
         }
     }
 }
@@ -171,7 +179,7 @@ impl Classify for RunError {
 impl Setup {
     /// Decides each step without running anything. The decisions are those a run would begin with.
     pub fn plan(&self, pipeline: &Pipeline, run: &RunId) -> Result<Plan, RunError> {
-        let shared = self.shared(run);
+        let shared = self.shared(run, pipeline.plan_hash(), &Prior::default());
         let reads = read_all(&pipeline.nodes, &shared)?;
         let cache = Cache::open(&self.cache).map_err(|source| RunError::State { run: run.clone(), source })?;
         let prior = Prior::default();
@@ -222,7 +230,7 @@ impl Setup {
         let dir = self.state.run(run);
         dir.create().map_err(state)?;
         let guard = dir.lock().map_err(state)?.ok_or_else(|| RunError::Busy { run: run.clone() })?;
-        let shared = self.shared(run);
+        let shared = self.shared(run, pipeline.plan_hash(), &Prior::default());
         let reads = read_all(&pipeline.nodes, &shared)?;
         let mut journal = Journal::create(&dir.journal(), run, Arc::clone(&self.clock)).map_err(state)?;
         let record = Record::Started {
@@ -261,12 +269,13 @@ impl Setup {
         if let Some(outcome @ RunOutcome::Succeeded) = prior.ended {
             return Err(RunError::Over { run: run.clone(), outcome });
         }
-        let shared = self.shared(run);
+        let shared = self.shared(run, pipeline.plan_hash(), &prior);
         let reads = read_all(&pipeline.nodes, &shared)?;
-        if let Some(Record::Started { plan, steps, reads: then, .. }) = read.entries.first().map(|e| &e.record) {
-            same_plan(pipeline, run, plan, steps)?;
-            self.same_sources(pipeline, run, then, &reads, &prior)?;
-        }
+        let Some(Record::Started { plan, steps, reads: then, .. }) = read.entries.first().map(|e| &e.record) else {
+            return Err(RunError::NeverBegan { run: run.clone() });
+        };
+        same_plan(pipeline, run, plan, steps)?;
+        self.same_sources(pipeline, run, then, &reads, &prior)?;
         journal.fail_at(Faults::among(&self.resources).crash);
         journal.append_synced(&Record::Resumed { actor: actor.to_owned() }).map_err(state)?;
         self.work(pipeline, shared, reads, journal, &prior, guard, cancel).await
@@ -340,7 +349,7 @@ impl Setup {
         Ok(Report { run, outcome, steps: step_reports(&pipeline.nodes, execution.ended), stuck, changed, millis })
     }
 
-    fn shared(&self, run: &RunId) -> Arc<Shared> {
+    fn shared(&self, run: &RunId, plan: Fingerprint, prior: &Prior) -> Arc<Shared> {
         Arc::new(Shared {
             run: run.clone(),
             root: self.root.clone(),
@@ -350,6 +359,8 @@ impl Setup {
             observer: Arc::clone(&self.observer),
             redactor: self.redactor.clone(),
             clock: Arc::clone(&self.clock),
+            plan,
+            answers: prior.answers.clone(),
         })
     }
 }

@@ -37,15 +37,22 @@ impl Finished {
     }
 }
 
-/// The finished steps, by node.
+/// Finished steps: all of a run's, by node, or those one step needs, in the order in which its wires name them.
 pub struct Values(pub(crate) Vec<Option<Finished>>);
+
+impl Values {
+    /// What a step with these needs gets.
+    pub(crate) fn of(&self, needs: &[usize]) -> Self {
+        Self(needs.iter().map(|need| self.0[*need].clone()).collect())
+    }
+}
 
 /// Takes a step's input from the finished steps. It carries no brand: it belongs to one node of one graph already.
 pub trait Take: Send + Sync + 'static {
     /// What is taken.
     type Value: Clone + Send + Sync + 'static;
 
-    /// The input, once every node it comes from has finished.
+    /// The input, from what the step needs, once all of that has finished.
     fn take(&self, values: &Values) -> Self::Value;
 }
 
@@ -57,11 +64,11 @@ pub trait Wire<'g> {
     /// The unbranded taker of it.
     type Take: Take<Value = Self::Value>;
 
-    /// Names the nodes this comes from, and makes the taker.
+    /// Adds the nodes this comes from to `needs`, and makes the taker.
     fn connect(self, needs: &mut Vec<usize>) -> Self::Take;
 }
 
-/// [`Take`] of a single handle.
+/// [`Take`] of a single handle: its place among the step's needs, which stays when the graph around it is made smaller.
 pub struct TakeOne<T>(usize, PhantomData<fn() -> T>);
 
 impl<T: Output> Take for TakeOne<T> {
@@ -79,7 +86,7 @@ impl<'g, T: Output> Wire<'g> for Handle<'g, T> {
 
     fn connect(self, needs: &mut Vec<usize>) -> TakeOne<T> {
         needs.push(self.node);
-        TakeOne(self.node, PhantomData)
+        TakeOne(needs.len() - 1, PhantomData)
     }
 }
 
