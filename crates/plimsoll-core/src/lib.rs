@@ -3,6 +3,7 @@
 //! Nothing here does I/O, looks at a clock or draws a random number: time and randomness are passed in.
 
 mod class;
+pub mod config;
 mod digest;
 mod event;
 mod id;
