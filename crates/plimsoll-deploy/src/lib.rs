@@ -4,14 +4,48 @@
 //!
 //! - [`ServiceSpec`] and [`Release`]: what is to serve;
 //! - [`Observation`]: what the target says is there, the truth about the world;
-//! - [`Target`]: the verbs every target has, each safe to repeat.
+//! - [`Target`]: the verbs every target has, each safe to repeat;
+//! - [`Goal`] and [`next`]: the machine, pure and model-checked;
+//! - [`drive`]: doing what the machine says, under the environment's lock;
+//! - [`Prober`] and [`ProbeLoad`]: what clients see of it.
 //!
 //! A slot belongs to one service of one environment. A release moves only the services whose digest or configuration
 //! changed; the generation counts every change of the environment, and a change that names a stale one is refused.
 
+mod ask_error;
+#[cfg(any(test, feature = "testkit"))]
+mod conformance;
+mod diff;
+mod drive;
+#[cfg(any(test, feature = "testkit"))]
+mod fake;
+mod goal;
+mod load;
+#[cfg(test)]
+mod model;
 mod observation;
+mod plan;
+mod policy;
+mod probe;
 mod spec;
 mod target;
+#[cfg(test)]
+mod testing;
+
+#[cfg(any(test, feature = "testkit"))]
+pub use conformance::{Fixture, conformance};
+pub use diff::{ConfigChange, ReleaseDiff, ServiceDiff};
+pub use drive::{Drive, DriveError, DriveEvent, DriveObserver, Gate, Outcome, WaitingFor, drive};
+#[cfg(any(test, feature = "testkit"))]
+pub use fake::{FakeTarget, Fault};
+pub use goal::{Goal, Reached, reconcile};
+pub use load::{MAX_PER_SECOND, ProbeLoad, ProbeReport, ProbeTarget};
+pub use plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, next};
+pub use policy::Policy;
+pub use probe::{
+    ASK_TIMEOUT, Answer, PROBE_HEADER, Prober, SmokeError, SmokeFailure, SmokeReport, ask, check, run_smoke,
+    smoke_environment,
+};
 
 pub use observation::{LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView};
 pub use spec::{Activation, ApprovalRecord, Evidence, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};

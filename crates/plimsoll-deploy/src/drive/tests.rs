@@ -1,0 +1,250 @@
+//! The driver against a target that is broken on purpose. Time is paused: nothing here waits.
+
+use super::{Drive, DriveError, Outcome, drive};
+use crate::{
+    fake::{FakeTarget, Fault},
+    goal::{Goal, Reached, reconcile},
+    plan::Refusal,
+    policy::Policy,
+    spec::ServiceSpec,
+    target::{Change, LockOwner, Target as _},
+    testing::{environment, release, run, spec},
+};
+use plimsoll_core::{Generation, Slot};
+use std::{future::pending, time::Duration};
+
+fn deploy(number: u16, version: u32) -> Goal {
+    let services = vec![spec("gateway", version), spec("risk", version)];
+    Goal::Deploy(release(number, &version.to_string(), services))
+}
+
+async fn reach(target: &FakeTarget, goal: &Goal) -> Result<Outcome, DriveError> {
+    let policy = Policy::default();
+    drive(&with(target, goal, &policy), pending()).await
+}
+
+fn with<'a>(target: &'a FakeTarget, goal: &'a Goal, policy: &'a Policy) -> Drive<'a> {
+    Drive { target, goal, policy, prober: target, gate: &|_, _| Ok(()), observer: &() }
+}
+
+async fn version(target: &FakeTarget) -> Option<String> {
+    let seen = target.observe().await.unwrap();
+    assert_eq!(seen.lock, None, "the lock is given back");
+    seen.live.map(|live| live.version)
+}
+
+/// Version 1 is live in blue.
+async fn first() -> FakeTarget {
+    let target = FakeTarget::new(environment());
+    let outcome = reach(&target, &deploy(1, 1)).await.unwrap();
+    assert!(outcome.changed && outcome.previous.is_none());
+    assert!(outcome.moved.iter().all(|m| m.from.is_none() && m.to == Slot::Blue));
+    target
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_moves_all_that_changed_without_a_lost_probe_and_keeps_the_old_slots_warm() {
+    let target = first().await;
+    let outcome = reach(&target, &deploy(2, 2)).await.unwrap();
+    assert_eq!((outcome.moved.len(), outcome.probes.failed), (2, 0));
+    assert!(outcome.probes.sent > 100, "{:?}", outcome.probes);
+    assert_eq!(outcome.previous.unwrap().version, "1");
+    assert_eq!(outcome.drain.len(), 2);
+    assert_eq!(outcome.live.generation, Generation(2));
+    let seen = target.observe().await.unwrap();
+    assert!(seen.services.values().all(|s| s.standby.as_ref().unwrap().ready == 2));
+    assert!(!target.calls().iter().any(|c| c.starts_with("retire")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_changes_nothing_does_nothing() {
+    let target = first().await;
+    let calls = target.calls();
+    let again = Goal::Deploy(release(9, "1", vec![spec("gateway", 1), spec("risk", 1)]));
+    let outcome = reach(&target, &again).await.unwrap();
+    assert!(!outcome.changed);
+    assert_eq!(target.calls(), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_of_the_same_services_changes_the_record_alone() {
+    let target = first().await;
+    let goal = Goal::Deploy(release(2, "1.0.1", vec![spec("gateway", 1), spec("risk", 1)]));
+    let outcome = reach(&target, &goal).await.unwrap();
+    assert!(outcome.changed && outcome.moved.is_empty());
+    assert_eq!((outcome.live.generation, outcome.switch_micros), (Generation(2), None));
+    assert_eq!(reconcile(&goal, &target.observe().await.unwrap()), Reached::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_service_that_changed_moves() {
+    let target = first().await;
+    let goal = Goal::Deploy(release(2, "2", vec![spec("gateway", 2), spec("risk", 1)]));
+    let outcome = reach(&target, &goal).await.unwrap();
+    assert_eq!(outcome.moved.iter().map(|m| m.service.as_str()).collect::<Vec<_>>(), ["gateway"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_never_gets_ready_is_ended_and_what_served_still_serves() {
+    for fault in [Fault::NeverReady("2".into()), Fault::CrashLoop("2".into())] {
+        let target = first().await;
+        target.break_it(fault);
+        let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+        let DriveError::NotReady { log_tail, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(log_tail, &["gateway green: last words"]);
+        assert_eq!(version(&target).await.as_deref(), Some("1"));
+        let seen = target.observe().await.unwrap();
+        assert!(seen.services.values().all(|s| s.standby.is_none()));
+        assert_eq!(seen.generation, Generation(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_start_within_the_deadline_is_waited_for() {
+    let target = first().await;
+    target.break_it(Fault::SlowReady("2".into(), Duration::from_secs(4)));
+    assert!(reach(&target, &deploy(2, 2)).await.unwrap().millis > 4000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_answers_before_the_cut_over_stop_it() {
+    let target = first().await;
+    target.break_it(Fault::Answers500("2".into()));
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    let DriveError::Smoke { failure, .. } = &error else { panic!("{error:?}") };
+    assert!(failure.to_string().contains("expected status 200, got 500"));
+    assert_eq!(version(&target).await.as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_just_after_the_cut_over_puts_the_former_release_back_without_a_start() {
+    let target = first().await;
+    target.break_it(Fault::CrashAfterCutOver("2".into(), Duration::from_millis(50)));
+    let stood = target.calls().iter().filter(|c| c.starts_with("stand_up")).count();
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    let DriveError::Returned { reason, log_tail, probes, .. } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("crashed after it took the traffic"), "{reason}");
+    assert!(!log_tail.is_empty() && probes.sent > 0);
+    assert_eq!(version(&target).await.as_deref(), Some("1"));
+    let calls = target.calls();
+    assert_eq!(calls.iter().filter(|c| c.starts_with("stand_up")).count(), stood + 2);
+    assert!(target.observe().await.unwrap().services.values().all(|s| s.standby.is_none()), "{calls:?}");
+    // Driving it again neither flaps nor succeeds.
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    assert!(matches!(error, DriveError::Returned { .. }), "{error:?}");
+    assert_eq!(target.observe().await.unwrap().generation, Generation(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_release_that_crashes_has_nothing_to_return_to_and_says_so() {
+    let target = FakeTarget::new(environment());
+    target.break_it(Fault::CrashAfterCutOver("1".into(), Duration::from_millis(50)));
+    let error = reach(&target, &deploy(1, 1)).await.unwrap_err();
+    assert!(matches!(error, DriveError::Refused(Refusal::Stuck { .. })), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_by_somebody_else_fences_the_cut_over() {
+    let target = first().await;
+    target.break_it(Fault::OvertakenOnce);
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    assert!(error.to_string().contains("generation 2; this run began at 1"), "{error}");
+    assert_eq!(version(&target).await.as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_the_cut_over_is_looked_up_and_not_repeated() {
+    let target = first().await;
+    target.break_it(Fault::ReplyLostOnce);
+    target.break_it(Fault::UnreachableLooks(2));
+    let outcome = reach(&target, &deploy(2, 2)).await.unwrap();
+    assert!(outcome.changed && outcome.live.version == "2");
+    assert_eq!(target.calls().iter().filter(|c| *c == "cut_over 2").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_held_by_another_run_is_named_with_its_owner() {
+    let target = first().await;
+    let other = LockOwner { run: run(77), actor: "bob".to_owned() };
+    target.lock(&other, Duration::from_secs(30)).await.unwrap();
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    assert!(error.to_string().contains("of bob since"), "{error}");
+    // A dead owner blocks nobody for longer than its lease.
+    tokio::time::advance(Duration::from_secs(31)).await;
+    reach(&target, &deploy(2, 2)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_gate_stops_the_cut_over_and_leaves_nothing_behind() {
+    let target = first().await;
+    let (goal, policy) = (deploy(2, 2), Policy::default());
+    let gated = Drive { gate: &|_, _| Err("the approval expired".to_owned()), ..with(&target, &goal, &policy) };
+    let error = drive(&gated, pending()).await.unwrap_err();
+    assert!(error.to_string().contains("the approval expired"));
+    assert_eq!(version(&target).await.as_deref(), Some("1"));
+    assert!(target.observe().await.unwrap().services.values().all(|s| s.standby.is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_before_the_cut_over_nothing_is_left_and_after_it_the_next_drive_finishes() {
+    let target = first().await;
+    target.break_it(Fault::SlowReady("2".into(), Duration::from_secs(3)));
+    let (goal, policy) = (deploy(2, 2), Policy::default());
+    let error = drive(&with(&target, &goal, &policy), tokio::time::sleep(Duration::from_secs(1))).await.unwrap_err();
+    assert!(matches!(error, DriveError::Cancelled { live: false }), "{error:?}");
+    assert!(target.observe().await.unwrap().services.values().all(|s| s.standby.is_none()));
+    let error = drive(&with(&target, &goal, &policy), tokio::time::sleep(Duration::from_secs(4))).await.unwrap_err();
+    assert!(matches!(error, DriveError::Cancelled { live: true }), "{error:?}");
+    assert_eq!(reconcile(&goal, &target.observe().await.unwrap()), Reached::Half);
+    let outcome = reach(&target, &goal).await.unwrap();
+    assert!(outcome.changed && outcome.moved.len() == 2 && outcome.drain.len() == 2);
+}
+
+async fn roll_back(target: &FakeTarget, number: u16) -> Outcome {
+    let record = target.observe().await.unwrap().history[0].clone();
+    let by = LockOwner { run: run(number), actor: "eve".to_owned() };
+    reach(target, &Goal::PutBack { record, change: Change::Rollback, by }).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_to_warm_slots_starts_nothing_and_takes_less_than_a_second() {
+    let target = first().await;
+    reach(&target, &deploy(2, 2)).await.unwrap();
+    let before = target.calls().len();
+    let outcome = roll_back(&target, 3).await;
+    assert_eq!((outcome.live.version.as_str(), outcome.live.actor.as_str()), ("1", "eve"));
+    assert!(outcome.millis < 1000 && outcome.probes.failed == 0, "{} ms", outcome.millis);
+    assert_eq!(target.calls()[before], "cut_over 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_to_an_ended_slot_waits_until_it_is_ready_before_it_switches() {
+    let target = first().await;
+    reach(&target, &deploy(2, 2)).await.unwrap();
+    for service in ["gateway", "risk"] {
+        target.retire(&service.parse().unwrap(), Slot::Blue).await.unwrap();
+    }
+    target.break_it(Fault::SlowReady("1".into(), Duration::from_secs(2)));
+    let before = target.calls().len();
+    let outcome = roll_back(&target, 3).await;
+    assert!(outcome.millis >= 2000 && outcome.probes.failed == 0);
+    assert_eq!(target.calls()[before..][..3], ["stand_up gateway blue", "stand_up risk blue", "cut_over 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_stood_up_after_what_they_depend_on() {
+    let target = FakeTarget::new(environment());
+    let gateway = ServiceSpec { depends_on: vec!["risk".parse().unwrap()], ..spec("gateway", 1) };
+    let goal = Goal::Deploy(release(1, "1", vec![gateway, spec("risk", 1)]));
+    reach(&target, &goal).await.unwrap();
+    assert_eq!(target.calls()[..2], ["stand_up risk blue", "stand_up gateway blue"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_few_requests_to_judge_by_is_no_pass() {
+    let target = first().await;
+    let (goal, policy) = (deploy(2, 2), Policy { probes_per_second: 0, ..Policy::default() });
+    let error = drive(&with(&target, &goal, &policy), pending()).await.unwrap_err();
+    assert!(error.to_string().contains("fewer than 10 requests"), "{error}");
+    assert_eq!(version(&target).await.as_deref(), Some("1"));
+}

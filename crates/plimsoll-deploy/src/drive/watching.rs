@@ -1,0 +1,91 @@
+//! The watch after a cut-over: looks at the new slots until the policy is satisfied or broken.
+
+use super::{
+    DriveError, DriveEvent,
+    doing::{Driver, PAUSE},
+};
+use crate::{
+    observation::Observation,
+    plan::{SlotOf, Verdict, is_live_by},
+    policy::{Sample, breach, is_judged},
+    target::Probed,
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The pause between two looks: a crash 50 ms after the switch is answered within a fifth of a second.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Driver<'_> {
+    pub(super) async fn watch(&mut self, seen: &Observation, slots: &[SlotOf]) -> Result<(), DriveError> {
+        self.aim_at_new().await?;
+        let base = match self.base.take() {
+            Some(base) => base,
+            None => self.sample(seen, slots, &Sample::default()).await,
+        };
+        let (policy, begun) = (self.with.policy, Instant::now());
+        let mut last = base.clone();
+        // Ends after twice the time of the watch.
+        loop {
+            tokio::time::sleep(LOOK.min(PAUSE)).await;
+            let seen = self.look().await?;
+            let changed = !is_live_by(self.with.goal, &seen) || seen.stopped;
+            if changed || self.lost.borrow().is_some() || *self.cancelled.borrow() {
+                self.base = Some(base);
+                return Ok(());
+            }
+            let now = self.sample(&seen, slots, &last).await;
+            let elapsed = begun.elapsed();
+            let (sent, failed) = (now.probes.sent, now.probes.failed);
+            let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+            self.tell(&DriveEvent::Watching { millis: millis(elapsed), of_millis: millis(policy.watch), sent, failed });
+            let verdict = match breach(policy, &base, &last, &now) {
+                Some(reason) => Some(Verdict::Breached(reason)),
+                None if elapsed < policy.watch => None,
+                None if is_judged(policy, &base, &now) => Some(Verdict::Kept),
+                None if elapsed < policy.watch * 2 => None,
+                None => Some(Verdict::Breached(format!("fewer than {} requests to judge by", policy.min_requests))),
+            };
+            if matches!(verdict, Some(Verdict::Breached(_))) {
+                self.tail = self.tail_to_blame(&base, &now, slots).await;
+            }
+            if verdict.is_some() {
+                self.progress.watch = verdict;
+                return Ok(());
+            }
+            last = now;
+        }
+    }
+
+    /// The log of the first slot that crashed or is not ready, else of the first.
+    async fn tail_to_blame(&self, base: &Sample, now: &Sample, slots: &[SlotOf]) -> Vec<String> {
+        let unfit = |of: &&SlotOf| {
+            let crashes = |sample: &Sample| sample.slots.get(*of).map_or(0, |s| s.0);
+            crashes(now) > crashes(base) || !now.slots.get(*of).is_some_and(|s| s.1)
+        };
+        match slots.iter().find(unfit).or(slots.first()) {
+            Some(of) => self.log_tail(of).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// What is known now. Counters that cannot be read keep their last value: that never speaks for the new slots.
+    pub(super) async fn sample(&self, seen: &Observation, slots: &[SlotOf], last: &Sample) -> Sample {
+        let mut real = Probed::default();
+        for (service, slot) in slots {
+            match self.with.target.traffic(service, *slot).await {
+                Ok(traffic) => {
+                    real.real.requests += traffic.real.requests;
+                    real.real.failed += traffic.real.failed;
+                    real.real.latency.add(&traffic.real.latency);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, %service, "no counters of real traffic");
+                    real = last.real.clone();
+                    break;
+                }
+            }
+        }
+        Sample { slots: Sample::look(seen, slots), real, probes: self.load.report() }
+    }
+}

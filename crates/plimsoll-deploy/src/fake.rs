@@ -1,0 +1,448 @@
+//! A target in memory, for tests: it holds state as a real one does, and can be broken on purpose.
+//!
+//! Time is tokio's, so that tests may pause it. It answers requests too, as a [`Prober`].
+
+use crate::{
+    observation::{LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView},
+    probe::{Answer, Prober},
+    spec::{Activation, Release, ServiceSpec, SmokeRequest},
+    target::{CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Probed, Target, TargetError, TargetKind},
+};
+use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Records kept, as the trait asks of every target.
+const HISTORY: usize = 10;
+
+/// Something to go wrong. Those about versions hold until cleared; the others happen once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// A service of this version never gets ready.
+    NeverReady(String),
+    /// A service of this version gets ready so long after its start.
+    SlowReady(String, Duration),
+    /// A service of this version ends by itself so long after it took the traffic.
+    CrashAfterCutOver(String, Duration),
+    /// A service of this version ends by itself again and again from its start.
+    CrashLoop(String),
+    /// A service of this version answers every request with 500, its health path apart.
+    Answers500(String),
+    /// Somebody else changes the environment just before the next cut-over.
+    OvertakenOnce,
+    /// The next cut-over takes place, but its answer is lost.
+    ReplyLostOnce,
+    /// The next so many looks fail.
+    UnreachableLooks(u32),
+}
+
+/// A target in memory.
+pub struct FakeTarget {
+    environment: EnvironmentName,
+    state: Mutex<State>,
+}
+
+struct State {
+    born: Instant,
+    generation: Generation,
+    live: Option<ReleaseRecord>,
+    history: Vec<ReleaseRecord>,
+    services: BTreeMap<ServiceName, Service>,
+    stopped: bool,
+    lock: Option<(LockView, Instant)>,
+    faults: Vec<Fault>,
+    calls: Vec<String>,
+}
+
+#[derive(Default)]
+struct Service {
+    live: Option<Slot>,
+    slots: BTreeMap<Slot, Stands>,
+}
+
+struct Stands {
+    spec: ServiceSpec,
+    version: String,
+    ready_at: Option<Instant>,
+    ends_at: Option<Instant>,
+    crashes: u32,
+    active: Option<Generation>,
+}
+
+impl Stands {
+    fn is_ready(&self, now: Instant) -> bool {
+        self.ready_at.is_some_and(|at| at <= now) && !self.has_ended(now)
+    }
+
+    fn has_ended(&self, now: Instant) -> bool {
+        self.ends_at.is_some_and(|at| at <= now)
+    }
+
+    fn view(&self, slot: Slot, stopped: bool) -> SlotView {
+        let now = Instant::now();
+        let ready = !stopped && self.is_ready(now);
+        let ended = self.has_ended(now);
+        let failing = if ended { "it ended with status 101" } else { "its health path does not answer 200" };
+        SlotView {
+            slot,
+            digest: self.spec.digest.clone(),
+            config_hash: self.spec.config_hash,
+            version: self.version.clone(),
+            replicas: self.spec.replicas,
+            ready: if ready { self.spec.replicas } else { 0 },
+            active: self.active,
+            failing: (!ready).then(|| failing.to_owned()),
+            crashes: self.crashes + u32::from(ended),
+        }
+    }
+}
+
+impl FakeTarget {
+    /// An environment in which nothing has happened yet.
+    pub fn new(environment: EnvironmentName) -> Self {
+        let state = State {
+            born: Instant::now(),
+            generation: Generation(0),
+            live: None,
+            history: Vec::new(),
+            services: BTreeMap::new(),
+            stopped: false,
+            lock: None,
+            faults: Vec::new(),
+            calls: Vec::new(),
+        };
+        Self { environment, state: Mutex::new(state) }
+    }
+
+    /// Breaks something.
+    pub fn break_it(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Mends everything that will be started from now on.
+    pub fn mend(&self) {
+        self.state().faults.clear();
+    }
+
+    /// The changing verbs called so far, in words such as `stand_up gateway green`.
+    pub fn calls(&self) -> Vec<String> {
+        self.state().calls.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stale(&self, expected: Generation, current: Generation) -> TargetError {
+        TargetError::Stale { environment: self.environment.clone(), expected, current }
+    }
+
+    fn look(&self) -> Result<Observation, TargetError> {
+        let mut state = self.state();
+        if let Some(Fault::UnreachableLooks(left)) = state.fault(|f| matches!(f, Fault::UnreachableLooks(1..))) {
+            *left -= 1;
+            return Err(unreachable("observe"));
+        }
+        let stopped = state.stopped;
+        let view = |name: &ServiceName, service: &Service| {
+            let slot = |slot: Slot| Some(service.slots.get(&slot)?.view(slot, stopped));
+            let standby = match service.live {
+                Some(live) => slot(live.other()),
+                None => slot(Slot::Blue).or_else(|| slot(Slot::Green)),
+            };
+            ServiceView { live: service.live.and_then(slot), standby, url: Some(format!("fake://{name}")) }
+        };
+        let services = state.services.iter().map(|(name, s)| (name.clone(), view(name, s))).collect();
+        Ok(Observation {
+            environment: self.environment.clone(),
+            generation: state.generation,
+            live: state.live.clone(),
+            history: state.history.clone(),
+            services,
+            stopped,
+            lock: state.lock.as_ref().filter(|(_, until)| *until > Instant::now()).map(|(view, _)| view.clone()),
+        })
+    }
+
+    fn start_slot(&self, spec: &ServiceSpec, slot: Slot, release: &Release) -> Result<SlotView, TargetError> {
+        let mut state = self.state();
+        state.calls.push(format!("stand_up {} {slot}", spec.name));
+        if state.services.get(&spec.name).is_some_and(|s| s.live == Some(slot)) {
+            return Err(refused(format!("stand {} ({slot}) up", spec.name), "it is live"));
+        }
+        let version = &release.version;
+        let now = Instant::now();
+        let (mut ready_at, mut crashes) = (Some(now), 0);
+        for fault in &state.faults {
+            match fault {
+                Fault::NeverReady(v) if v == version => ready_at = None,
+                Fault::SlowReady(v, after) if v == version => ready_at = Some(now + *after),
+                Fault::CrashLoop(v) if v == version => (ready_at, crashes) = (None, 3),
+                _ => {}
+            }
+        }
+        let service = state.services.entry(spec.name.clone()).or_default();
+        let same = service.slots.get(&slot).is_some_and(|s| s.spec.is_same_as(spec));
+        if !same {
+            let spec = spec.clone();
+            let stands = Stands { spec, version: version.clone(), ready_at, ends_at: None, crashes, active: None };
+            service.slots.insert(slot, stands);
+        }
+        Ok(service.slots[&slot].view(slot, false))
+    }
+
+    fn switch(&self, wish: &CutOver) -> Result<CutOverDone, TargetError> {
+        let mut state = self.state();
+        if state.take(&Fault::OvertakenOnce) {
+            state.generation = state.generation.next();
+        }
+        if wish.from != state.generation {
+            return Err(self.stale(wish.from, state.generation));
+        }
+        let version = &wish.release.version;
+        let slots = state.allowed(wish)?;
+        let record = state.record(wish, slots);
+        state.calls.push(format!("cut_over {version}"));
+        let crash = state.faults.iter().find_map(|f| match f {
+            Fault::CrashAfterCutOver(v, after) if v == version => Some(Instant::now() + *after),
+            _ => None,
+        });
+        let handover_micros = state.commit(&record, crash);
+        if state.take(&Fault::ReplyLostOnce) {
+            return Err(unreachable("cut over"));
+        }
+        Ok(CutOverDone { live: record, switch_micros: 150, handover_micros })
+    }
+
+    fn answer(&self, base: &str, request: &SmokeRequest) -> Result<Answer, String> {
+        let state = self.state();
+        let mut parts = base.strip_prefix("fake://").ok_or("no such place")?.split('/');
+        let name: ServiceName = parts.next().unwrap_or_default().parse().map_err(|_| "no such service")?;
+        let service = state.services.get(&name).ok_or("no such service")?;
+        let direct = parts.next().map(|slot| if slot == "blue" { Slot::Blue } else { Slot::Green });
+        let stands = direct.or(service.live).and_then(|slot| service.slots.get(&slot));
+        let stands = stands.filter(|s| !state.stopped && s.is_ready(Instant::now())).ok_or("connection refused")?;
+        let broken = state.faults.contains(&Fault::Answers500(stands.version.clone()));
+        let status = if broken && request.path != stands.spec.health.path { 500 } else { 200 };
+        let body = format!(r#"{{"service":"{name}","version":"{}"}}"#, stands.version);
+        Ok(Answer { status, body, ..Answer::default() })
+    }
+
+    fn restart(&self, from: Generation, stopped: bool) -> Result<Generation, TargetError> {
+        let mut state = self.state();
+        if from != state.generation {
+            return Err(self.stale(from, state.generation));
+        }
+        if state.stopped != stopped {
+            state.stopped = stopped;
+            state.generation = from.next();
+        }
+        Ok(state.generation)
+    }
+
+    fn take_lock(&self, owner: &LockOwner, lease: Duration) -> LockOutcome {
+        let mut state = self.state();
+        let (now, at) = (Instant::now(), state.now());
+        let held = state.lock.as_ref().filter(|(_, until)| *until > now);
+        if let Some((view, _)) = held.filter(|(view, _)| view.run != owner.run) {
+            return LockOutcome::Busy(view.clone());
+        }
+        let since = held.map_or(at, |(view, _)| view.since);
+        let millis = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let expires = Timestamp::from_millis(at.as_millis().saturating_add(millis));
+        let view = LockView { run: owner.run.clone(), actor: owner.actor.clone(), since, expires };
+        state.lock = Some((view.clone(), now + lease));
+        LockOutcome::Held(view)
+    }
+}
+
+impl State {
+    fn fault(&mut self, is: impl Fn(&Fault) -> bool) -> Option<&mut Fault> {
+        self.faults.iter_mut().find(|f| is(f))
+    }
+
+    fn take(&mut self, fault: &Fault) -> bool {
+        let at = self.faults.iter().position(|f| f == fault);
+        at.map(|at| self.faults.remove(at)).is_some()
+    }
+
+    fn now(&self) -> Timestamp {
+        let millis = i64::try_from(self.born.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_millis(1_700_000_000_000_i64.saturating_add(millis))
+    }
+
+    /// The slot of each service after the cut-over, if it is allowed.
+    fn allowed(&self, wish: &CutOver) -> Result<BTreeMap<ServiceName, Slot>, TargetError> {
+        let what = || format!("cut over to {}", wish.release.version);
+        if self.stopped {
+            return Err(refused(what(), "the environment is stopped"));
+        }
+        let mut slots = BTreeMap::new();
+        for spec in &wish.release.services {
+            let service = self.services.get(&spec.name);
+            let live = service.and_then(|s| s.live);
+            let moved = wish.moves.iter().find(|m| m.service == spec.name);
+            if moved.is_some_and(|m| m.from != live) {
+                return Err(refused(what(), "a service is to move from a slot that is not live"));
+            }
+            let slot = moved.map(|m| m.to).or(live);
+            let stands = slot.and_then(|slot| Some((slot, service?.slots.get(&slot)?)));
+            let (slot, stands) = stands.ok_or_else(|| refused(what(), "a service does not stand"))?;
+            if !stands.spec.is_same_as(spec) {
+                return Err(refused(what(), "a slot runs something else"));
+            }
+            if moved.is_some() && !stands.is_ready(Instant::now()) {
+                let (service, reason) = (spec.name.clone(), "it is not ready".to_owned());
+                return Err(TargetError::Slot { service, slot, reason, log_tail: Vec::new() });
+            }
+            slots.insert(spec.name.clone(), slot);
+        }
+        Ok(slots)
+    }
+
+    fn record(&self, wish: &CutOver, slots: BTreeMap<ServiceName, Slot>) -> ReleaseRecord {
+        let spec = |name: &ServiceName| wish.release.services.iter().find(|s| s.name == *name).cloned();
+        ReleaseRecord {
+            version: wish.release.version.clone(),
+            revision: wish.release.revision.clone(),
+            run: wish.release.run.clone(),
+            actor: wish.release.actor.clone(),
+            since: self.now(),
+            generation: self.generation.next(),
+            approval: wish.release.approval.clone(),
+            services: slots
+                .into_iter()
+                .filter_map(|(name, slot)| Some((name.clone(), ServiceRecord { slot, spec: spec(&name)? })))
+                .collect(),
+        }
+    }
+
+    fn commit(&mut self, record: &ReleaseRecord, crash: Option<Instant>) -> Vec<(ServiceName, u64)> {
+        let mut handover = Vec::new();
+        self.generation = record.generation;
+        if let Some(before) = self.live.replace(record.clone()) {
+            self.history.insert(0, before);
+            self.history.truncate(HISTORY);
+        }
+        for (name, service) in &mut self.services {
+            let next = record.services.get(name).map(|r| r.slot);
+            if next == service.live {
+                continue;
+            }
+            for stands in service.slots.values_mut() {
+                stands.active = None;
+            }
+            service.live = next;
+            let Some(stands) = next.and_then(|slot| service.slots.get_mut(&slot)) else { continue };
+            stands.ends_at = crash;
+            if stands.spec.activation == Activation::Exclusive {
+                stands.active = Some(record.generation);
+                handover.push((name.clone(), 100));
+            }
+        }
+        handover
+    }
+}
+
+fn refused(what: String, reason: &str) -> TargetError {
+    TargetError::Refused { what, reason: reason.to_owned() }
+}
+
+fn unreachable(what: &str) -> TargetError {
+    TargetError::Unreachable { what: what.to_owned(), source: "the connection broke off".into() }
+}
+
+fn ready<'a, T: Send + 'a>(result: Result<T, TargetError>) -> Fut<'a, T> {
+    Box::pin(std::future::ready(result))
+}
+
+impl Prober for FakeTarget {
+    fn ask<'a>(
+        &'a self,
+        base: &'a str,
+        request: &'a SmokeRequest,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer, String>> + Send + 'a>> {
+        Box::pin(std::future::ready(self.answer(base, request)))
+    }
+}
+
+impl Target for FakeTarget {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Local
+    }
+
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
+    fn observe(&self) -> Fut<'_, Observation> {
+        ready(self.look())
+    }
+
+    fn lock<'a>(&'a self, owner: &'a LockOwner, lease: Duration) -> Fut<'a, LockOutcome> {
+        ready(Ok(self.take_lock(owner, lease)))
+    }
+
+    fn unlock<'a>(&'a self, owner: &'a LockOwner) -> Fut<'a, ()> {
+        let mut state = self.state();
+        if state.lock.as_ref().is_some_and(|(view, _)| view.run == owner.run) {
+            state.lock = None;
+        }
+        ready(Ok(()))
+    }
+
+    fn stand_up<'a>(&'a self, spec: &'a ServiceSpec, slot: Slot, release: &'a Release) -> Fut<'a, SlotView> {
+        ready(self.start_slot(spec, slot, release))
+    }
+
+    fn endpoints<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Vec<String>> {
+        let state = self.state();
+        let stands = state.services.get(service).and_then(|s| s.slots.get(&slot));
+        let replicas = stands.map_or(0, |s| s.spec.replicas);
+        ready(Ok((0..replicas).map(|r| format!("fake://{service}/{slot}/{r}")).collect()))
+    }
+
+    fn cut_over<'a>(&'a self, cut_over: &'a CutOver) -> Fut<'a, CutOverDone> {
+        ready(self.switch(cut_over))
+    }
+
+    fn drain<'a>(&'a self, service: &'a ServiceName, slot: Slot, _: Duration) -> Fut<'a, DrainReport> {
+        self.state().calls.push(format!("drain {service} {slot}"));
+        ready(Ok(DrainReport::default()))
+    }
+
+    fn retire<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, ()> {
+        let mut state = self.state();
+        state.calls.push(format!("retire {service} {slot}"));
+        let Some(known) = state.services.get_mut(service) else { return ready(Ok(())) };
+        if known.live == Some(slot) {
+            return ready(Err(refused(format!("retire {service} ({slot})"), "it is live")));
+        }
+        known.slots.remove(&slot);
+        ready(Ok(()))
+    }
+
+    fn stop<'a>(&'a self, from: Generation, _: &'a str, _: &'a str) -> Fut<'a, Generation> {
+        ready(self.restart(from, true))
+    }
+
+    fn start<'a>(&'a self, from: Generation, _: &'a str) -> Fut<'a, Generation> {
+        ready(self.restart(from, false))
+    }
+
+    fn traffic<'a>(&'a self, _: &'a ServiceName, _: Slot) -> Fut<'a, Probed> {
+        ready(Ok(Probed::default()))
+    }
+
+    fn logs<'a>(&'a self, service: &'a ServiceName, slot: Slot, lines: usize) -> Fut<'a, Vec<String>> {
+        let line = format!("{service} {slot}: last words");
+        ready(Ok(std::iter::once(line).take(lines).collect()))
+    }
+}

@@ -1,0 +1,393 @@
+//! The machine: from a goal and a look at the world to the next thing to do. Pure: no I/O, no clock, no randomness.
+//!
+//! It keeps no state that can be seen. What cannot be seen ([`Progress`]) may be lost at any moment, by a crash: then
+//! probes and the watch are done again, and nothing else. It is not the driver: waiting, deadlines and locks are there.
+
+use crate::{
+    goal::Goal,
+    observation::{Observation, ReleaseRecord, SlotView},
+    policy::Policy,
+    spec::{Release, ServiceSpec},
+    target::{Change, CutOver, Move},
+};
+use plimsoll_core::{EnvironmentName, Generation, RunId, ServiceName, Slot};
+use std::collections::BTreeSet;
+
+/// A slot of a service.
+pub type SlotOf = (ServiceName, Slot);
+
+/// What the driver knows and nobody can see at the target.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Progress {
+    /// The generation at the first look.
+    pub started: Option<Generation>,
+    /// Slots that this driver stood up.
+    pub stood_up: BTreeSet<SlotOf>,
+    /// Slots whose smoke requests were answered well.
+    pub probed: BTreeSet<SlotOf>,
+    /// Why there will be no cut-over.
+    pub failed: Option<Failure>,
+    /// What the watch after the cut-over said.
+    pub watch: Option<Verdict>,
+    /// Why the former release cannot be put back.
+    pub cannot_return: Option<String>,
+    /// Slots from which nothing under way is left.
+    pub drained: BTreeSet<SlotOf>,
+}
+
+/// Something that ends a deployment before its cut-over.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Failure {
+    /// The slot that is to blame, if one is.
+    pub slot: Option<SlotOf>,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// What a watch says in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The new slots did as the policy asks.
+    Kept,
+    /// They did not, and why.
+    Breached(String),
+}
+
+/// The next thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// The goal is reached.
+    Done {
+        /// Whether this run changed what serves.
+        changed: bool,
+    },
+    /// The goal will not be reached by this run.
+    Refuse(Refusal),
+    /// Start the replicas of a service in a slot that is not live.
+    StandUp {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+        /// The release it belongs to, with the service's spec.
+        release: Box<Release>,
+    },
+    /// Wait until all these are ready.
+    AwaitReady {
+        /// Not all of whose replicas are ready, each with the milliseconds it may take from its start.
+        slots: Vec<(SlotOf, u64)>,
+    },
+    /// Send the service's smoke requests to each endpoint of the slot.
+    Probe {
+        /// The service, with its requests.
+        spec: Box<ServiceSpec>,
+        /// The slot.
+        slot: Slot,
+    },
+    /// Change what serves.
+    CutOver(Box<CutOver>),
+    /// Look at the new slots for as long as the policy says.
+    Watch {
+        /// The slots that took traffic.
+        slots: Vec<SlotOf>,
+    },
+    /// Wait until nothing is under way on a former slot.
+    Drain {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+        /// How long that may take, in milliseconds.
+        deadline_ms: u64,
+    },
+    /// Put the former release back without asking anybody.
+    PutBack {
+        /// Why.
+        reason: String,
+        /// The change that does it.
+        cut_over: Box<CutOver>,
+    },
+    /// End what stands in a slot that never became, or no longer is, fit to serve.
+    RetireFailed {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+    },
+}
+
+/// Why the machine goes no further.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody else changed the environment.
+    #[error("{environment} is at generation {seen}; this run began at {started} and did not make that change")]
+    Stale {
+        /// The environment.
+        environment: EnvironmentName,
+        /// Its generation now.
+        seen: Generation,
+        /// Its generation when this run first looked.
+        started: Generation,
+        /// The run whose release serves now.
+        live: Option<RunId>,
+    },
+    /// It was stopped on purpose.
+    #[error("{environment} was stopped; start it first")]
+    Stopped {
+        /// The environment.
+        environment: EnvironmentName,
+    },
+    /// Something was wrong before the cut-over; what served still serves.
+    #[error("{reason}")]
+    Failed {
+        /// What.
+        reason: String,
+    },
+    /// The run had put its release live and put the former one back.
+    #[error("{version} was live and the former release was put back: {reason}")]
+    Returned {
+        /// The version that did not stay.
+        version: String,
+        /// Why.
+        reason: String,
+    },
+    /// The new release is not fit, and the former one is not there.
+    #[error("{breach}; the former release could not be put back: {reason}")]
+    Stuck {
+        /// Why it should have been put back.
+        breach: String,
+        /// Why it was not.
+        reason: String,
+    },
+}
+
+/// What to do next.
+///
+/// Called again and again with a fresh look at the world, it comes to `Done` or `Refuse`, if slots end as ready or
+/// failed at last. It never names a live slot to be stood up, drained or retired.
+pub fn next(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) -> Action {
+    if seen.stopped {
+        return Action::Refuse(Refusal::Stopped { environment: seen.environment.clone() });
+    }
+    if let Some(stale) = stale(goal, seen, progress) {
+        return Action::Refuse(stale);
+    }
+    match stage(goal, seen) {
+        Stage::Before => before(goal, seen, progress),
+        Stage::Ours => after(goal, seen, progress, policy),
+        Stage::Returned => returned(goal, seen, progress),
+    }
+}
+
+/// Which part of a deployment the world shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The goal does not serve, or serves since another run put it there.
+    Before,
+    /// This run's cut-over took place.
+    Ours,
+    /// This run's cut-over took place, and was taken back.
+    Returned,
+}
+
+fn stage(goal: &Goal, seen: &Observation) -> Stage {
+    let run = goal.owner().run;
+    let by_us = |record: &&ReleaseRecord| record.run == run;
+    let Some(live) = seen.live.as_ref().filter(by_us) else { return Stage::Before };
+    let former = seen.history.first().filter(by_us);
+    if goal.is_served_by(live) {
+        Stage::Ours
+    } else if matches!(goal, Goal::Deploy(_)) && former.is_some_and(|r| goal.is_served_by(r)) {
+        Stage::Returned
+    } else {
+        Stage::Before
+    }
+}
+
+/// Whether the goal serves because this run put it there.
+pub(crate) fn is_live_by(goal: &Goal, seen: &Observation) -> bool {
+    stage(goal, seen) == Stage::Ours
+}
+
+/// The generation may be the one of the first look, or one that this run's own live record names.
+fn stale(goal: &Goal, seen: &Observation, progress: &Progress) -> Option<Refusal> {
+    let started = progress.started?;
+    let run = goal.owner().run;
+    let ours = seen.live.as_ref().is_some_and(|live| live.run == run && live.generation == seen.generation);
+    (seen.generation != started && !ours).then(|| Refusal::Stale {
+        environment: seen.environment.clone(),
+        seen: seen.generation,
+        started,
+        live: seen.live.as_ref().map(|live| live.run.clone()),
+    })
+}
+
+/// One service that has to change its slot.
+struct Wanted<'a> {
+    spec: &'a ServiceSpec,
+    from: Option<Slot>,
+    to: Slot,
+    /// What stands in `to`, if it is what is wanted.
+    stands: Option<&'a SlotView>,
+}
+
+impl Wanted<'_> {
+    fn slot(&self) -> SlotOf {
+        (self.spec.name.clone(), self.to)
+    }
+}
+
+/// The services whose live slot is not what the goal wants, in dependency order.
+fn wanted<'a>(goal: &'a Goal, seen: &'a Observation) -> Vec<Wanted<'a>> {
+    goal.services().into_iter().filter_map(|spec| one_wanted(spec, seen)).collect()
+}
+
+fn one_wanted<'a>(spec: &'a ServiceSpec, seen: &'a Observation) -> Option<Wanted<'a>> {
+    let view = seen.services.get(&spec.name);
+    let live = view.and_then(|v| v.live.as_ref());
+    if live.is_some_and(|l| runs(l, spec)) {
+        return None;
+    }
+    let standby = view.and_then(|v| v.standby.as_ref());
+    let to = match (live, standby) {
+        (Some(live), _) => live.slot.other(),
+        (None, Some(standby)) => standby.slot,
+        (None, None) => Slot::Blue,
+    };
+    let stands = standby.filter(|s| s.slot == to && runs(s, spec));
+    Some(Wanted { spec, from: live.map(|l| l.slot), to, stands })
+}
+
+fn runs(slot: &SlotView, spec: &ServiceSpec) -> bool {
+    slot.digest == spec.digest && slot.config_hash == spec.config_hash
+}
+
+/// Whether every replica of a slot is ready, and there is one.
+pub(crate) fn is_ready(slot: &SlotView) -> bool {
+    slot.ready >= slot.replicas && slot.ready > 0
+}
+
+fn before(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
+    let wanted = wanted(goal, seen);
+    if let Some(failure) = &progress.failed {
+        return reap(goal, seen, &wanted, progress, failure);
+    }
+    if wanted.is_empty() && seen.live.as_ref().is_some_and(|live| goal.is_served_by(live)) {
+        return Action::Done { changed: false };
+    }
+    if let Some(missing) = wanted.iter().find(|w| w.stands.is_none()) {
+        let release = Box::new(goal.release(&seen.environment));
+        return Action::StandUp { service: missing.spec.name.clone(), slot: missing.to, release };
+    }
+    let unready = wanted.iter().filter(|w| !w.stands.is_some_and(is_ready));
+    let unready: Vec<_> = unready.map(|w| (w.slot(), w.spec.health.deadline_ms)).collect();
+    if !unready.is_empty() {
+        return Action::AwaitReady { slots: unready };
+    }
+    if let Some(one) = wanted.iter().find(|w| must_probe(goal, progress, &w.slot())) {
+        return Action::Probe { spec: Box::new(one.spec.clone()), slot: one.to };
+    }
+    let moves = wanted.iter().map(|w| Move { service: w.spec.name.clone(), from: w.from, to: w.to }).collect();
+    Action::CutOver(Box::new(CutOver {
+        from: seen.generation,
+        moves,
+        release: goal.release(&seen.environment),
+        change: goal.change(),
+    }))
+}
+
+/// A warm slot that goes back served real traffic before: analysing it again would only cost time.
+fn must_probe(goal: &Goal, progress: &Progress, slot: &SlotOf) -> bool {
+    let new = matches!(goal, Goal::Deploy(_)) || progress.stood_up.contains(slot);
+    new && !progress.probed.contains(slot)
+}
+
+/// Takes away what this run made, last first, then refuses. A warm slot of a recorded release stays, unless it is the
+/// very one that failed: so a rollback stays possible without a start.
+fn reap(goal: &Goal, seen: &Observation, wanted: &[Wanted<'_>], progress: &Progress, failure: &Failure) -> Action {
+    for one in wanted.iter().rev().filter(|w| w.stands.is_some()) {
+        let slot = one.slot();
+        let blamed = failure.slot.as_ref() == Some(&slot) && goal.change() != Change::AutomaticReturn;
+        if blamed || progress.stood_up.contains(&slot) || !is_recorded(seen, &slot, one.spec) {
+            return Action::RetireFailed { service: slot.0, slot: slot.1 };
+        }
+    }
+    Action::Refuse(Refusal::Failed { reason: failure.reason.clone() })
+}
+
+fn is_recorded(seen: &Observation, (service, slot): &SlotOf, spec: &ServiceSpec) -> bool {
+    seen.history.iter().filter_map(|r| r.services.get(service)).any(|r| r.slot == *slot && r.spec.is_same_as(spec))
+}
+
+/// The slots between the former release and the live one: left, and taken.
+fn moved(seen: &Observation) -> (Vec<SlotOf>, Vec<SlotOf>) {
+    let Some(live) = &seen.live else { return (Vec::new(), Vec::new()) };
+    let slots = |record: &ReleaseRecord| -> BTreeSet<SlotOf> {
+        record.services.iter().map(|(name, service)| (name.clone(), service.slot)).collect()
+    };
+    let (now, then) = (slots(live), seen.history.first().map(slots).unwrap_or_default());
+    (then.difference(&now).cloned().collect(), now.difference(&then).cloned().collect())
+}
+
+/// What moved between the former release and the live one.
+pub(crate) fn moves_made(seen: &Observation) -> Vec<Move> {
+    let former = |service: &ServiceName| Some(seen.history.first()?.services.get(service)?.slot);
+    let (_, taken) = moved(seen);
+    taken.into_iter().map(|(service, to)| Move { from: former(&service), service, to }).collect()
+}
+
+fn after(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) -> Action {
+    let (left, taken) = moved(seen);
+    if matches!(goal, Goal::Deploy(_)) && !taken.is_empty() && !policy.watch.is_zero() {
+        match &progress.watch {
+            None => return Action::Watch { slots: taken },
+            Some(Verdict::Breached(reason)) => return put_back(goal, seen, progress, reason),
+            Some(Verdict::Kept) => {}
+        }
+    }
+    drain(seen, progress, &left).unwrap_or(Action::Done { changed: true })
+}
+
+/// The first of these that stands, is not live and was not drained.
+fn drain(seen: &Observation, progress: &Progress, left: &[SlotOf]) -> Option<Action> {
+    let (service, slot) = left.iter().find(|of| standby(seen, of).is_some() && !progress.drained.contains(*of))?;
+    let deadline_ms = seen.history.first()?.services.get(service)?.spec.drain_ms;
+    Some(Action::Drain { service: service.clone(), slot: *slot, deadline_ms })
+}
+
+fn standby<'a>(seen: &'a Observation, (service, slot): &SlotOf) -> Option<&'a SlotView> {
+    seen.services.get(service)?.standby.as_ref().filter(|s| s.slot == *slot)
+}
+
+fn put_back(goal: &Goal, seen: &Observation, progress: &Progress, breach: &str) -> Action {
+    let stuck = |reason: &str| Action::Refuse(Refusal::Stuck { breach: breach.to_owned(), reason: reason.to_owned() });
+    let Some(record) = seen.history.first() else { return stuck("nothing served before it") };
+    if let Some(reason) = &progress.cannot_return {
+        return stuck(reason);
+    }
+    let back = Goal::PutBack { record: record.clone(), change: Change::AutomaticReturn, by: goal.owner() };
+    match before(&back, seen, &Progress { failed: None, ..progress.clone() }) {
+        Action::CutOver(cut_over) => Action::PutBack { reason: breach.to_owned(), cut_over },
+        Action::Done { .. } => stuck("it is the same as what serves"),
+        other => other,
+    }
+}
+
+fn returned(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
+    let (left, _) = moved(seen);
+    if let Some(action) = drain(seen, progress, &left) {
+        return action;
+    }
+    let unfit = |of: &&SlotOf| {
+        let spec = goal.services().into_iter().find(|spec| spec.name == of.0);
+        standby(seen, of).zip(spec).is_some_and(|(slot, spec)| runs(slot, spec))
+    };
+    if let Some((service, slot)) = left.iter().find(unfit) {
+        return Action::RetireFailed { service: service.clone(), slot: *slot };
+    }
+    let reason = match &progress.watch {
+        Some(Verdict::Breached(reason)) => reason.clone(),
+        _ => "decided before this run was interrupted".to_owned(),
+    };
+    Action::Refuse(Refusal::Returned { version: goal.version().to_owned(), reason })
+}

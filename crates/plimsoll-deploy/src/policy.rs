@@ -1,0 +1,137 @@
+//! What a release must keep to after its cut-over, and whether it did. Pure.
+
+use crate::{
+    load::ProbeReport,
+    observation::Observation,
+    plan::{SlotOf, is_ready},
+    target::{Histogram, Probed},
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, time::Duration};
+
+/// How a deployment is judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// How long the new slots are watched after the cut-over; zero: not at all.
+    pub watch: Duration,
+    /// The share of requests, in percent, that may fail; probes and real requests are judged apart.
+    pub max_error_pct: f64,
+    /// The longest acceptable 99th percentile of the time to an answer, in milliseconds.
+    pub max_p99_ms: Option<u64>,
+    /// Fewer requests than this are no basis for a judgement: the watch goes on, at most as long again.
+    pub min_requests: u64,
+    /// How often the processes of a new slot may end by themselves before it is ready.
+    pub max_start_crashes: u32,
+    /// Probe requests per second around the cut-over; at most 200, 0 switches them off.
+    pub probes_per_second: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            watch: Duration::from_secs(3),
+            max_error_pct: 1.0,
+            max_p99_ms: None,
+            min_requests: 10,
+            max_start_crashes: 3,
+            probes_per_second: 50,
+        }
+    }
+}
+
+/// What is known about the new slots at one moment of the watch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sample {
+    /// For each watched slot: crashes since it was stood up, and whether all its replicas are ready.
+    pub(crate) slots: BTreeMap<SlotOf, (u32, bool, Option<String>)>,
+    /// Counters of real traffic, all watched slots together.
+    pub(crate) real: Probed,
+    /// Probes so far.
+    pub(crate) probes: ProbeReport,
+}
+
+impl Sample {
+    pub(crate) fn look(seen: &Observation, slots: &[SlotOf]) -> BTreeMap<SlotOf, (u32, bool, Option<String>)> {
+        let one = |of: &SlotOf| {
+            let view = seen.services.get(&of.0);
+            let slots = view.into_iter().flat_map(|v| [v.live.as_ref(), v.standby.as_ref()]).flatten();
+            let one = slots.into_iter().find(|s| s.slot == of.1);
+            (of.clone(), one.map_or((0, false, None), |s| (s.crashes, is_ready(s), s.failing.clone())))
+        };
+        slots.iter().map(one).collect()
+    }
+}
+
+/// What is wrong between the beginning of the watch and now, if anything is.
+/// A slot that is not ready counts once it was not ready in `last` either: one late health answer is no outage.
+pub(crate) fn breach(policy: &Policy, base: &Sample, last: &Sample, now: &Sample) -> Option<String> {
+    for (of, (crashes, ready, failing)) in &now.slots {
+        let (service, slot) = of;
+        let why = failing.as_deref().map(|f| format!(": {f}")).unwrap_or_default();
+        if *crashes > base.slots.get(of).map_or(0, |b| b.0) {
+            return Some(format!("{service} ({slot}) crashed after it took the traffic{why}"));
+        }
+        if !ready && last.slots.get(of).is_some_and(|l| !l.1) {
+            return Some(format!("{service} ({slot}) is no longer ready{why}"));
+        }
+    }
+    let sent = now.probes.sent - base.probes.sent;
+    let failed = now.probes.failed - base.probes.failed;
+    if too_many(policy, sent, failed) {
+        let first = now.probes.first_failures.last().cloned().unwrap_or_default();
+        return Some(format!("{failed} of {sent} probe requests failed: {first}"));
+    }
+    let requests = now.real.real.requests.saturating_sub(base.real.real.requests);
+    let failed = now.real.real.failed.saturating_sub(base.real.real.failed);
+    if too_many(policy, requests, failed) {
+        return Some(format!("{failed} of {requests} requests failed"));
+    }
+    let latency = now.real.real.latency.since(&base.real.real.latency);
+    let slow = policy.max_p99_ms.filter(|_| requests >= policy.min_requests);
+    let p99 = latency.quantile_ms(99);
+    slow.filter(|max| p99 > *max).map(|max| format!("99 % of requests took up to {p99} ms, more than {max} ms"))
+}
+
+/// Whether there were enough requests to judge by.
+pub(crate) fn is_judged(policy: &Policy, base: &Sample, now: &Sample) -> bool {
+    let probes = now.probes.sent - base.probes.sent;
+    probes + now.real.real.requests.saturating_sub(base.real.real.requests) >= policy.min_requests
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
+fn too_many(policy: &Policy, sent: u64, failed: u64) -> bool {
+    sent >= policy.min_requests.max(1) && failed as f64 * 100.0 > sent as f64 * policy.max_error_pct
+}
+
+impl Histogram {
+    /// What was counted after `base`.
+    pub fn since(&self, base: &Self) -> Self {
+        let before = |i: usize| base.buckets.get(i).copied().unwrap_or(0);
+        Self { buckets: self.buckets.iter().enumerate().map(|(i, n)| n.saturating_sub(before(i))).collect() }
+    }
+
+    /// Adds the counts of `other`.
+    pub fn add(&mut self, other: &Self) {
+        if self.buckets.len() < other.buckets.len() {
+            self.buckets.resize(other.buckets.len(), 0);
+        }
+        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
+            *mine += theirs;
+        }
+    }
+
+    /// The middle of the bucket that holds the `percent`-th percentile, in milliseconds rounded up; 0 when empty.
+    pub fn quantile_ms(&self, percent: u64) -> u64 {
+        let total: u64 = self.buckets.iter().sum();
+        let rank = (total * percent).div_ceil(100);
+        let mut seen = 0;
+        for (i, count) in self.buckets.iter().enumerate() {
+            seen += count;
+            if total > 0 && seen >= rank {
+                let low = 1_u64.checked_shl(u32::try_from(i).unwrap_or(63)).unwrap_or(u64::MAX);
+                return low.saturating_add(low / 2).div_ceil(1000);
+            }
+        }
+        0
+    }
+}
