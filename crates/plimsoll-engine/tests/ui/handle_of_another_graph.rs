@@ -1,0 +1,14 @@
+include!("steps.inc");
+
+fn add<'a, 'b>(one: &mut Graph<'a>, other: &mut Graph<'b>) {
+    let smoked = other.effect("", Smoke, ());
+    let _: &mut Graph<'b> = other;
+    one.effect("", Promote, smoked);
+}
+
+fn main() {
+    let _ = add;
+    pipeline("release", |g| {
+        g.effect("", Deploy, ());
+    });
+}

@@ -1,0 +1,9 @@
+include!("steps.inc");
+
+fn main() {
+    let decode = |replay: &Replay| Smoked::decode("staging", replay);
+    let _ = |replay: Replay| Smoked::decode("staging", &replay);
+    let _ = (decode, Smoke, Deploy, Promote);
+    let _: Option<(Handle<'_, ()>, Graph<'_>)> = None;
+    let _ = pipeline("empty", |_| ());
+}
