@@ -163,9 +163,15 @@ impl Cmd {
     /// The program is looked up here and handed on as a path: with a cleared environment the standard library would otherwise
     /// leave `posix_spawn` (vfork, no copy of our page tables) for `fork`. For the same reason there is never a `pre_exec`.
     pub(crate) fn command(&self, marker: &str) -> Result<Command, ProcessError> {
+        let mut command = self.bare_command()?;
+        command.env(TREE_VARIABLE, marker).process_group(0).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Program, arguments, variables and directory alone: no marker, no group of its own, this process's standard streams.
+    pub(crate) fn bare_command(&self) -> Result<Command, ProcessError> {
         let mut command = Command::new(self.locate()?);
-        command.args(&self.args).env_clear().envs(&self.variables).env(TREE_VARIABLE, marker);
-        command.process_group(0).stdin(Stdio::null());
+        command.args(&self.args).env_clear().envs(&self.variables);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }

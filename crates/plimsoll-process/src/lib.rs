@@ -30,6 +30,7 @@ mod lines;
 mod orphans;
 mod proc_table;
 mod redact;
+mod replace;
 mod run;
 mod tree;
 
@@ -41,6 +42,7 @@ pub use error::ProcessError;
 pub use exit::{Exit, Output};
 pub use lines::{LineSink, MAX_LINE, Stream};
 pub use redact::{MASK, MIN_SECRET, RedactError, RedactingStream, Redactor};
+pub use replace::replace_process;
 pub use run::{output, run};
 pub use rustix::process::Signal;
 pub use tree::end_marked;
