@@ -111,8 +111,8 @@ impl Config {
             let found = errors.iter().map(|e| describe(e, &[]));
             return Err(ConfigError::new(file, text, found.collect(), &quoted(text)));
         }
-        let places = Places::of(table.get_ref());
-        let (config, mut found) = shape(table, &places);
+        let mut places = Places::of(table.get_ref());
+        let (config, mut found) = shape(table, &mut places);
         if let Some(config) = &config {
             found.extend(check::check(config, &places));
         }
@@ -144,12 +144,15 @@ impl Config {
 /// Reads the types, taking out what is wrong and trying again, so that one look finds all mistakes of shape.
 ///
 /// Bounded by the number of mistakes that are shown; nothing is returned when what is left cannot be read.
-fn shape(mut table: Spanned<DeTable<'_>>, places: &Places) -> (Option<Config>, Vec<Found>) {
+fn shape(mut table: Spanned<DeTable<'_>>, places: &mut Places) -> (Option<Config>, Vec<Found>) {
     let mut found = Vec::new();
     // Each mistake can make its table go next, because a key that it needs went: hence twice the number.
     for _ in 0..2 * MOST_MISTAKES {
         let error = match Config::deserialize(Deserializer::from(table.clone())) {
-            Ok(config) => return (Some(config), found),
+            Ok(config) => {
+                places.narrow(table.get_ref());
+                return (Some(config), found);
+            }
             Err(error) => error,
         };
         let span = error.span().unwrap_or(0..0);

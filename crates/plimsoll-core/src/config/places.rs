@@ -19,7 +19,9 @@ struct Place {
 /// The index of one document.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    places: BTreeMap<Path, Place>,
+    whole: BTreeMap<Path, Place>,
+    /// The places of what was left to look at: there, elements of arrays have other numbers.
+    left: Option<BTreeMap<Path, Place>>,
     secrets: Vec<Range<usize>>,
 }
 
@@ -30,10 +32,15 @@ impl Places {
         places
     }
 
+    /// From now on paths are those of `table`, which has less in it; [`Places::has`] still answers for the whole file.
+    pub(super) fn narrow(&mut self, table: &DeTable<'_>) {
+        self.left = Some(Self::of(table).whole);
+    }
+
     fn add_table(&mut self, table: &DeTable<'_>, path: &mut Path) {
         for (key, value) in table {
             path.push(key.get_ref().to_string());
-            self.places.insert(path.clone(), Place { key: key.span(), value: value.span() });
+            self.whole.insert(path.clone(), Place { key: key.span(), value: value.span() });
             self.add_value(value.get_ref(), &value.span(), path);
             path.pop();
         }
@@ -45,7 +52,7 @@ impl Places {
             DeValue::Array(array) => {
                 for (at, item) in array.iter().enumerate() {
                     path.push(at.to_string());
-                    self.places.insert(path.clone(), Place { key: item.span(), value: item.span() });
+                    self.whole.insert(path.clone(), Place { key: item.span(), value: item.span() });
                     self.add_value(item.get_ref(), &item.span(), path);
                     path.pop();
                 }
@@ -57,27 +64,27 @@ impl Places {
 
     /// Whether the file has this key, whatever its value.
     pub(super) fn has(&self, path: &[&str]) -> bool {
-        self.places.contains_key(&owned(path))
+        self.whole.contains_key(&owned(path))
     }
 
     /// Whether the table at these bytes (the whole file, where no other is) has this key.
     pub(super) fn has_below(&self, table: &Range<usize>, key: &str) -> bool {
-        let mut tables = self.places.iter().filter(|(_, place)| place.value == *table).peekable();
+        let mut tables = self.whole.iter().filter(|(_, place)| place.value == *table).peekable();
         if tables.peek().is_none() {
             return self.has(&[key]);
         }
-        tables.any(|(path, _)| self.places.contains_key(&[path.as_slice(), &[key.to_owned()]].concat()))
+        tables.any(|(path, _)| self.whole.contains_key(&[path.as_slice(), &[key.to_owned()]].concat()))
     }
 
     /// Whether the table at these bytes has a key at all.
     pub(super) fn has_any_below(&self, table: &Range<usize>) -> bool {
-        let mut tables = self.places.iter().filter(|(_, place)| place.value == *table);
-        tables.any(|(path, _)| self.places.keys().any(|other| other.len() > path.len() && other.starts_with(path)))
+        let mut tables = self.whole.iter().filter(|(_, place)| place.value == *table);
+        tables.any(|(path, _)| self.whole.keys().any(|other| other.len() > path.len() && other.starts_with(path)))
     }
 
     /// Whether these bytes are a value, and not a key.
     pub(super) fn is_value(&self, span: &Range<usize>) -> bool {
-        self.places.values().any(|place| place.value == *span)
+        self.whole.values().any(|place| place.value == *span)
     }
 
     /// The bytes of the last key of a path; where it does not exist, of the longest part that does.
@@ -96,7 +103,8 @@ impl Places {
     }
 
     fn nearest(&self, path: &[&str]) -> Option<&Place> {
-        (1..=path.len()).rev().find_map(|len| self.places.get(&owned(&path[..len])))
+        let places = self.left.as_ref().unwrap_or(&self.whole);
+        (1..=path.len()).rev().find_map(|len| places.get(&owned(&path[..len])))
     }
 }
 
@@ -115,8 +123,6 @@ fn may_be_secret(path: &[String], text: &str) -> bool {
 }
 
 /// Takes out of `table` what the error at `span` is about, so that the rest can be looked at; false when it is not found.
-///
-/// An array is emptied as a whole: its later elements would otherwise move away from their paths.
 pub(super) fn take_out(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
     if table.iter_mut().any(|(_, value)| take_from_value(value.get_mut(), span)) {
         return true;
@@ -133,11 +139,9 @@ fn take_from_value(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
             if array.iter_mut().any(|item| take_from_value(item.get_mut(), span)) {
                 return true;
             }
-            let found = array.iter().any(|item| item.span() == *span);
-            if found {
-                *array = DeArray::new();
-            }
-            found
+            let before = array.len();
+            *array = std::mem::replace(array, DeArray::new()).into_iter().filter(|item| item.span() != *span).collect();
+            array.len() < before
         }
         _ => false,
     }

@@ -272,3 +272,45 @@ fn the_examples_of_the_book_are_read() {
         read(&format!("{project}{example}"));
     }
 }
+
+#[test]
+fn tables_that_only_headers_make_have_a_place_too() {
+    let error =
+        refused("[project]\nname = \"p\"\n[services.api.health]\npfad = \"/x\"\n[environments.a]\n\"b\\u001b\" = 1\n");
+    let told: Vec<(usize, &str)> = error.mistakes.iter().map(|one| (one.line, one.message.as_str())).collect();
+    assert_eq!(
+        told,
+        [(3, "missing key `package`"), (4, "unknown key `pfad`"), (6, "unknown key `b\\u{1b}`")],
+        "{error}"
+    );
+}
+
+#[test]
+fn a_later_request_keeps_its_place_when_an_earlier_one_cannot_be_read() {
+    let error = refused(&format!(
+        "{HEAD}[[services.web.smoke]]\nstatus = 200\n[[services.web.smoke]]\npath = \"/\"\nwithn = \"1s\"\nstatus = 99\n"
+    ));
+    let lines: Vec<usize> = error.mistakes.iter().map(|one| one.line).collect();
+    // The second is looked at for its shape and for its sense.
+    assert_eq!(lines, [5, 9, 10], "{error}");
+}
+
+#[test]
+fn one_file_changed_anywhere_is_read_or_refused_at_a_place_that_exists() {
+    let text = include_str!("../../../../plimsoll.toml");
+    for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+        for insert in ["", "\"", "=", "[", "x", "\n", "é"] {
+            // Each 7th place takes each 7th text: every text meets every kind of place, in little time.
+            if (at + insert.len()) % 7 != 0 {
+                continue;
+            }
+            let rest = &text[at..];
+            let skipped = rest.chars().next().map_or(0, char::len_utf8);
+            let changed = format!("{}{insert}{}", &text[..at], &rest[skipped..]);
+            let Err(error) = Config::parse(&changed, "plimsoll.toml") else { continue };
+            let lines = changed.split('\n').count();
+            assert!(!error.mistakes.is_empty() && error.mistakes.len() <= MOST_MISTAKES);
+            assert!(error.mistakes.iter().all(|one| (1..=lines).contains(&one.line) && one.column >= 1), "{error}");
+        }
+    }
+}
