@@ -1,1 +1,74 @@
 //! The ready steps, one file each: adapters from the engine to the domain.
+//!
+//! A step file is a verb: [`fmt`](Fmt), `clippy`, `test`, `docs` check the workspace; with the feature `delivery`, `compile`,
+//! `image`, `push`, `deploy`, `smoke`, `approve`, `promote`, `rollback` and `notify` ship it. Beside them stand what they share: the
+//! [`Workspace`] (packages, sources, toolchain), [`Source`] (commit and version) and [`Inputs`], all that a pipeline's
+//! graph is built from.
+//!
+//! Adding a step is one file here and one `mod` line.
+
+mod cargo;
+mod clippy;
+mod docs;
+mod fmt;
+mod git;
+mod inputs;
+mod test;
+mod tidy;
+mod version;
+mod workspace;
+
+#[cfg(feature = "delivery")]
+mod approve;
+#[cfg(feature = "delivery")]
+mod compile;
+#[cfg(feature = "delivery")]
+mod deploy;
+#[cfg(feature = "delivery")]
+mod deploying;
+#[cfg(feature = "delivery")]
+mod environment;
+#[cfg(feature = "delivery")]
+mod image;
+#[cfg(feature = "delivery")]
+mod origin;
+#[cfg(feature = "delivery")]
+mod promote;
+#[cfg(feature = "delivery")]
+mod push;
+#[cfg(feature = "delivery")]
+mod release;
+#[cfg(feature = "delivery")]
+mod rollback;
+#[cfg(feature = "delivery")]
+mod smoke;
+#[cfg(feature = "delivery")]
+mod targets;
+#[cfg(feature = "delivery")]
+mod toolchain;
+
+pub use clippy::Clippy;
+pub use docs::Docs;
+pub use fmt::Fmt;
+pub use git::{GitError, Source, last_change};
+pub use inputs::{Inputs, Options};
+pub use test::{Test, TestReport};
+pub use tidy::{Directions, Tidy};
+pub use version::{next_version, version_of};
+pub use workspace::{Package, Workspace};
+
+#[cfg(feature = "delivery")]
+pub use {
+    approve::{Approve, Asker, Asking, Question, Reply, Subject, Verdict, question_path, questions},
+    compile::{Compile, Compiled},
+    deploy::Deploy,
+    environment::{Approval, Deployed, Environment, Open, Promoted, Pushed, PushedImage, Smoked},
+    image::{Built, Image},
+    origin::{Origin, Origins},
+    promote::Promote,
+    push::{Push, RegistryAddress},
+    rollback::{Pick, Rollback, pick},
+    smoke::Smoke,
+    targets::Targets,
+    toolchain::{Machine, MissingToolchain, Toolchain},
+};

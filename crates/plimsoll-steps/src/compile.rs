@@ -1,0 +1,184 @@
+//! `compile`: one service's binary for one platform, static, by its own `cargo build`, so that no other service's features
+//! reach it. Built twice, in other directories and by other users, it is the same bytes.
+
+use crate::{
+    cargo,
+    origin::Origins,
+    toolchain::{Machine, Toolchain},
+    workspace::Workspace,
+};
+use plimsoll_core::{Digest, Platform, ServiceName, config::Profile};
+use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
+use plimsoll_oci::{BlobStore, static_executable};
+use plimsoll_process::Cmd;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Compiles one service for one platform.
+#[derive(Debug, Serialize)]
+pub struct Compile {
+    /// The service.
+    pub service: ServiceName,
+    /// The cargo package that has its binary.
+    pub package: String,
+    /// The binary.
+    pub bin: String,
+    /// The platform.
+    pub platform: Platform,
+    /// Under `github` a platform that cannot be compiled for is an error; under `local` it is left out, visibly.
+    pub profile: Profile,
+}
+
+/// A compiled binary, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compiled {
+    /// A binary in the blob store.
+    Binary {
+        /// What it runs on.
+        platform: Platform,
+        /// Its digest.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// The target triple it was compiled for.
+        triple: String,
+    },
+    /// The platform is left out.
+    LeftOut {
+        /// Which platform.
+        platform: Platform,
+        /// Why, and what would help.
+        reason: String,
+    },
+}
+
+impl Compile {
+    fn toolchain(&self, cx: &Cx) -> Result<Result<Toolchain, String>, StepError> {
+        let machine = cx.resource::<Machine>()?;
+        match machine.choose(self.platform) {
+            Ok(toolchain) => Ok(Ok(toolchain)),
+            Err(missing) if self.profile == Profile::Local => Ok(Err(missing.to_string())),
+            Err(missing) => Err(StepError::user(missing.to_string())),
+        }
+    }
+
+    fn cargo(&self, cx: &Cx, toolchain: &Toolchain, epoch: i64) -> Cmd {
+        let environment = cx.environment();
+        let target_dir = target_dir(cx.root());
+        let mut cmd = Cmd::new("cargo")
+            .args(["build", "--locked", "--release", "--package", &self.package, "--bin", &self.bin])
+            .args(["--target", &toolchain.triple, "--target-dir"])
+            .arg(&target_dir)
+            .cwd(cx.root())
+            .inherit_base(environment)
+            .inherit_env(environment, &["CARGO_NET_OFFLINE", "CARGO_NET_GIT_FETCH_WITH_CLI", "CARGO_BUILD_JOBS"])
+            .env("CARGO_TERM_COLOR", "never")
+            .env("CARGO_INCREMENTAL", "0")
+            .env("SOURCE_DATE_EPOCH", epoch.to_string())
+            .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags(cx, toolchain).join("\x1f"))
+            .timeout(self.timeout());
+        if let Some(rustc) = &toolchain.rustc {
+            cmd = cmd.env("RUSTC", rustc);
+        }
+        if let Some(linker) = &toolchain.linker {
+            let triple = toolchain.triple.to_uppercase().replace('-', "_");
+            cmd = cmd.env(format!("CARGO_TARGET_{triple}_LINKER"), linker);
+        }
+        cmd
+    }
+
+    /// Flags that take the place and the time of the build out of the result.
+    fn rustflags(&self, cx: &Cx, toolchain: &Toolchain) -> Vec<String> {
+        let home = |variable: &str, default: &str| {
+            let environment = cx.environment();
+            let given = environment.get(variable).map(PathBuf::from);
+            given.or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(default)))
+        };
+        let mut flags = vec![
+            "-Cstrip=symbols".to_owned(),
+            "-Clink-arg=-Wl,--build-id=none".to_owned(),
+            format!("--remap-path-prefix={}=/source", cx.root().display()),
+        ];
+        if let Some(cargo) = home("CARGO_HOME", ".cargo") {
+            flags.push(format!("--remap-path-prefix={}=/cargo", cargo.display()));
+        }
+        if toolchain.crt_static {
+            flags.push("-Ctarget-feature=+crt-static".to_owned());
+        }
+        flags
+    }
+}
+
+/// Apart from the directory of everyday builds: other flags in the same one would rebuild everything to and fro.
+fn target_dir(root: &Path) -> PathBuf {
+    root.join("target/plimsoll")
+}
+
+impl Step for Compile {
+    const NAME: &'static str = "compile";
+    const VERSION: u32 = 1;
+    type In = ();
+    type Out = Compiled;
+
+    fn exclusive(&self) -> Option<&'static str> {
+        Some("cargo's release directory")
+    }
+
+    fn timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_hours(1)
+    }
+}
+
+impl Pure for Compile {
+    fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
+        let workspace = cx.resource::<Workspace>()?;
+        let mut reads = workspace.sources_of(std::slice::from_ref(&self.package), false)?;
+        let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
+        reads.add("commit time", &origin.committed_at.to_le_bytes());
+        let toolchain = serde_json::to_vec(&self.toolchain(cx)?).expect("a toolchain is plain data");
+        reads.add(format!("toolchain for {}", self.platform), &toolchain);
+        Ok(reads)
+    }
+
+    async fn run(&self, cx: &Cx, (): ()) -> Result<Compiled, StepError> {
+        let toolchain = match self.toolchain(cx)? {
+            Ok(toolchain) => toolchain,
+            Err(reason) => {
+                cx.note(format!("{} is left out of {}: {reason}", self.platform, self.service));
+                return Ok(Compiled::LeftOut { platform: self.platform, reason });
+            }
+        };
+        let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
+        let cmd = self.cargo(cx, &toolchain, origin.committed_at);
+        cargo::check(cx, "the compiler", cmd).await.map_err(|e| e.during(format!("cannot compile {}", self.service)))?;
+        let path = target_dir(cx.root()).join(&toolchain.triple).join("release").join(&self.bin);
+        static_executable(&path, self.platform).map_err(|e| {
+            StepError::internal(format!("the binary of {} is not fit for an image", self.service)).caused_by(&e)
+        })?;
+        let store = cx.resource::<BlobStore>()?;
+        let (digest, size) = cx.blocking(move || store_file(&store, &path)).await?.map_err(|e| {
+            StepError::external(format!("cannot store the binary of {}", self.service)).caused_by(&*e)
+        })?;
+        Ok(Compiled::Binary { platform: self.platform, digest, size, triple: toolchain.triple })
+    }
+
+    fn usable(&self, cx: &Cx, output: &Compiled) -> bool {
+        match output {
+            Compiled::Binary { digest, .. } => cx.resource::<BlobStore>().is_ok_and(|store| store.contains(digest)),
+            // What is left out is said every time: it costs nothing to look again.
+            Compiled::LeftOut { .. } => false,
+        }
+    }
+}
+
+fn store_file(store: &Arc<BlobStore>, path: &Path) -> Result<(Digest, u64), Box<dyn std::error::Error + Send + Sync>> {
+    let mut writer = store.writer()?;
+    io::copy(&mut File::open(path)?, &mut writer)?;
+    Ok(writer.finish()?)
+}

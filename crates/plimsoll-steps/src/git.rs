@@ -1,0 +1,161 @@
+//! What git says of the checkout. By the `git` command, so that the user's own configuration of it holds.
+
+use crate::version::{next_version, version_of};
+use plimsoll_core::{Classify, ErrorClass};
+use plimsoll_process::{Cancel, Cmd, Environment, ProcessError};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What is in the checkout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The version (see [`next_version`]).
+    pub version: String,
+    /// The commit's full hash.
+    pub commit: String,
+    /// When it was committed, in seconds since 1970.
+    pub committed_at: i64,
+    /// The branch, if one is checked out.
+    pub branch: Option<String>,
+    /// Whether the tree differs from the commit.
+    pub dirty: bool,
+}
+
+impl Source {
+    /// The commit, with `-dirty` behind it when the tree is.
+    pub fn revision(&self) -> String {
+        if self.dirty { format!("{}-dirty", self.commit) } else { self.commit.clone() }
+    }
+}
+
+/// Why git's answer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// No repository.
+    #[error("{} is not in a git repository: Plimsoll releases commits, so run `git init` and commit first", path.display())]
+    NoRepository {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// No commit.
+    #[error("the repository at {} has no commit yet: commit something first", path.display())]
+    NoCommit {
+        /// Which repository.
+        path: PathBuf,
+    },
+    /// The command failed.
+    #[error("`git {command}` failed")]
+    Failed {
+        /// Its arguments.
+        command: String,
+        /// Why.
+        #[source]
+        source: ProcessError,
+    },
+    /// The answer makes no sense.
+    #[error("`git {command}` answered what cannot be understood: {answer}")]
+    Strange {
+        /// Its arguments.
+        command: String,
+        /// The answer, cut.
+        answer: String,
+    },
+}
+
+impl Classify for GitError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NoRepository { .. } | Self::NoCommit { .. } => ErrorClass::User,
+            Self::Failed { .. } | Self::Strange { .. } => ErrorClass::External,
+        }
+    }
+}
+
+/// One git command's standard output.
+pub(crate) async fn git(root: &Path, environment: &Environment, args: &[&str]) -> Result<String, GitError> {
+    let cmd = Cmd::new("git").args(args.iter().copied()).cwd(root).inherit_base(environment).env("GIT_OPTIONAL_LOCKS", "0");
+    let failed = |source| GitError::Failed { command: args.join(" "), source };
+    let output = plimsoll_process::output(&cmd, &Cancel::new()).await.and_then(plimsoll_process::Output::check);
+    Ok(String::from_utf8_lossy(&output.map_err(failed)?.stdout).into_owned())
+}
+
+impl Source {
+    /// Reads commit, branch, tags and state of the tree. `initial` is the version before the first tag.
+    pub async fn read(root: &Path, environment: &Environment, initial: &Version) -> Result<Self, GitError> {
+        const STATUS: [&str; 5] = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"];
+        let status = match git(root, environment, &STATUS).await {
+            Err(GitError::Failed { source, .. }) if source.to_string().contains("not a git repository") => {
+                return Err(GitError::NoRepository { path: root.to_owned() });
+            }
+            other => other?,
+        };
+        let status = Status::parse(&status);
+        let Some(commit) = status.commit else { return Err(GitError::NoCommit { path: root.to_owned() }) };
+        let time = ["log", "-1", "--format=%ct", &commit];
+        let tags = ["tag", "--list", "v[0-9]*", "--merged", &commit];
+        let (time, tags) = tokio::join!(git(root, environment, &time), git(root, environment, &tags));
+        let (time, tags) = (time?, tags?);
+        let tag = version_of(tags.lines());
+        let range = tag.as_ref().map_or_else(|| commit.clone(), |t| format!("v{t}..{commit}"));
+        let commits = git(root, environment, &["rev-list", "--count", &range]).await?;
+        let number = |command: &str, answer: &str| {
+            answer.trim().parse::<i64>().map_err(|_| GitError::Strange {
+                command: command.to_owned(),
+                answer: answer.chars().take(80).collect(),
+            })
+        };
+        let commits = u64::try_from(number("rev-list --count", &commits)?).unwrap_or(0);
+        let version = next_version(tag.as_ref(), initial, commits, &commit, status.dirty).to_string();
+        Ok(Self { version, committed_at: number("log", &time)?, commit, branch: status.branch, dirty: status.dirty })
+    }
+}
+
+/// The commit that last changed any of `paths`, and its time: what an image made of them is labelled with, so that a
+/// commit elsewhere leaves it bit by bit the same.
+pub async fn last_change(root: &Path, environment: &Environment, paths: &[PathBuf]) -> Result<Option<(String, i64)>, GitError> {
+    let mut args = vec!["log", "-1", "--format=%H %ct", "HEAD", "--"];
+    let paths: Vec<String> = paths.iter().map(|p| format!(":(literal){}", p.display())).collect();
+    args.extend(paths.iter().map(String::as_str));
+    let answer = git(root, environment, &args).await?;
+    let parsed = answer.trim().split_once(' ').and_then(|(hash, time)| Some((hash.to_owned(), time.parse().ok()?)));
+    Ok(parsed)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Status {
+    commit: Option<String>,
+    branch: Option<String>,
+    dirty: bool,
+}
+
+impl Status {
+    /// Reads `git status --porcelain=v2 --branch -z`.
+    fn parse(text: &str) -> Self {
+        let mut this = Self { commit: None, branch: None, dirty: false };
+        for entry in text.split('\0').filter(|e| !e.is_empty()) {
+            if let Some(oid) = entry.strip_prefix("# branch.oid ") {
+                this.commit = Some(oid.to_owned()).filter(|o| o != "(initial)");
+            } else if let Some(head) = entry.strip_prefix("# branch.head ") {
+                this.branch = Some(head.to_owned()).filter(|h| h != "(detached)");
+            } else if !entry.starts_with('#') {
+                this.dirty = true;
+            }
+        }
+        this
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_tells_commit_branch_and_dirt() {
+        let parse = |t: &str| Status::parse(&t.replace('|', "\0"));
+        let clean = parse("# branch.oid abc|# branch.head main|# branch.upstream origin/main|# branch.ab +0 -0|");
+        assert_eq!(clean, Status { commit: Some("abc".into()), branch: Some("main".into()), dirty: false });
+        assert!(parse("# branch.oid abc|# branch.head (detached)|? new.txt|").dirty);
+        assert_eq!(parse("# branch.oid (initial)|# branch.head main|").commit, None);
+    }
+}

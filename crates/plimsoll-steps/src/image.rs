@@ -1,0 +1,95 @@
+//! `image`: a service's multi-platform OCI image, without a daemon.
+
+use crate::{compile::Compiled, origin::Origins};
+use plimsoll_core::{Digest, Platform, ServiceName};
+use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
+use plimsoll_oci::{BlobStore, Descriptor, IndexSpec, MAX_MANIFEST, ManifestView, ServiceImage, service_image, write_index};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Assembles one service's image.
+#[derive(Debug, Serialize)]
+pub struct Image {
+    /// The service.
+    pub service: ServiceName,
+    /// The project, for the image's title.
+    pub project: String,
+}
+
+/// An image in the blob store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Built {
+    /// The service.
+    pub service: ServiceName,
+    /// The digest of the index.
+    pub digest: Digest,
+    /// The digest of each platform's manifest.
+    pub platforms: BTreeMap<Platform, Digest>,
+    /// The commit its sources come from.
+    pub revision: String,
+}
+
+impl Step for Image {
+    const NAME: &'static str = "image";
+    const VERSION: u32 = 1;
+    type In = Vec<Compiled>;
+    type Out = Built;
+}
+
+impl Pure for Image {
+    fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
+        let mut reads = Reads::nothing();
+        let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
+        reads.add("commit", origin.revision.as_bytes());
+        reads.add("commit time", &origin.committed_at.to_le_bytes());
+        Ok(reads)
+    }
+
+    async fn run(&self, cx: &Cx, binaries: Vec<Compiled>) -> Result<Built, StepError> {
+        let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
+        let store = cx.resource::<BlobStore>()?;
+        let labels = BTreeMap::from([
+            ("org.opencontainers.image.title".to_owned(), format!("{}/{}", self.project, self.service)),
+            ("org.opencontainers.image.revision".to_owned(), origin.revision.clone()),
+        ]);
+        let epoch = u64::try_from(origin.committed_at).unwrap_or(0);
+        let service = self.service.clone();
+        let built = cx.blocking(move || {
+            let mut images = Vec::new();
+            for binary in &binaries {
+                let Compiled::Binary { platform, digest, .. } = binary else { continue };
+                let image = ServiceImage {
+                    name: service.as_str(),
+                    binary: &store.path(digest),
+                    platform: *platform,
+                    cmd: Vec::new(),
+                    env: Vec::new(),
+                    labels: labels.clone(),
+                    epoch,
+                };
+                images.push((*platform, service_image(&store, &image)?));
+            }
+            let platforms = images.iter().map(|(p, d)| (*p, d.digest.clone())).collect();
+            let index = write_index(&store, &IndexSpec { images, annotations: labels })?;
+            Ok::<_, plimsoll_oci::ImageError>((index.digest, platforms))
+        });
+        let (digest, platforms): (Digest, BTreeMap<Platform, Digest>) = built.await?.map_err(|e| StepError::of(&e))?;
+        if platforms.is_empty() {
+            return Err(StepError::user(format!("no platform of {} can be compiled for here", self.service)));
+        }
+        Ok(Built { service: self.service.clone(), digest, platforms, revision: origin.revision })
+    }
+
+    fn usable(&self, cx: &Cx, built: &Built) -> bool {
+        cx.resource::<BlobStore>().is_ok_and(|store| holds(&store, &built.digest, 3))
+    }
+}
+
+/// Whether the store has the manifest or index and all it names. An index names manifests and those name blobs: two levels
+/// below the first, and no more are followed.
+fn holds(store: &BlobStore, digest: &Digest, depth: u8) -> bool {
+    let Ok(bytes) = store.read(digest, MAX_MANIFEST) else { return false };
+    let Ok(view) = ManifestView::parse(&bytes) else { return false };
+    let part = |d: &Descriptor| if view.is_index() { depth > 1 && holds(store, &d.digest, depth - 1) } else { store.contains(&d.digest) };
+    view.blobs().all(part) && view.manifests.iter().all(part)
+}

@@ -1,0 +1,82 @@
+//! Where each service's sources come from: the commit that last changed anything its binary is built from.
+//!
+//! Images are labelled with it instead of the release's commit, so that a commit elsewhere leaves them bit by bit the same.
+
+use crate::{
+    git::{GitError, git, last_change},
+    workspace::Workspace,
+};
+use futures_util::future::try_join_all;
+use plimsoll_core::{ServiceName, config::Config};
+use plimsoll_engine::StepError;
+use plimsoll_process::Environment;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// The commit a service's sources come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The commit, with `-dirty` behind it when the sources differ from it.
+    pub revision: String,
+    /// When it was committed, in seconds since 1970.
+    pub committed_at: i64,
+}
+
+/// The origins of all services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origins(BTreeMap<ServiceName, Origin>);
+
+/// Files outside a package that its binary depends on.
+const SHARED: [&str; 5] = ["Cargo.toml", "Cargo.lock", ".cargo", "rust-toolchain.toml", "rust-toolchain"];
+
+impl Origins {
+    /// Asks git, once for each set of packages.
+    pub async fn load(
+        workspace: &Workspace,
+        config: &Config,
+        environment: &Environment,
+        dirty: bool,
+    ) -> Result<Self, StepError> {
+        let mut sets: BTreeMap<Vec<PathBuf>, Vec<ServiceName>> = BTreeMap::new();
+        for (service, package) in config.services.iter().map(|(name, s)| (name, &s.package)) {
+            let closure = workspace.closure(std::slice::from_ref(package), false)?;
+            let dirs = closure.iter().map(|name| {
+                let dir = &workspace.packages()[name].dir;
+                if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.clone() }
+            });
+            let paths: Vec<PathBuf> = dirs.chain(SHARED.iter().map(PathBuf::from)).collect();
+            sets.entry(paths).or_default().push(service.clone());
+        }
+        let origins = sets.iter().map(|(paths, services)| async move {
+            let origin = origin(workspace, environment, paths, dirty).await?;
+            Ok::<_, GitError>(services.iter().map(move |s| (s.clone(), origin.clone())).collect::<Vec<_>>())
+        });
+        let found = try_join_all(origins).await.map_err(|e| StepError::of(&e))?;
+        Ok(Self(found.into_iter().flatten().collect()))
+    }
+
+    /// The origin of `service`.
+    pub fn of(&self, service: &ServiceName) -> Result<&Origin, StepError> {
+        self.0.get(service).ok_or_else(|| StepError::internal(format!("nobody asked git about {service}")))
+    }
+}
+
+async fn origin(
+    workspace: &Workspace,
+    environment: &Environment,
+    paths: &[PathBuf],
+    dirty: bool,
+) -> Result<Origin, GitError> {
+    let root = workspace.root();
+    let (revision, committed_at) =
+        last_change(root, environment, paths).await?.unwrap_or_else(|| ("uncommitted".to_owned(), 0));
+    if !dirty {
+        return Ok(Origin { revision, committed_at });
+    }
+    let named: Vec<String> = paths.iter().map(|p| format!(":(literal){}", p.display())).collect();
+    let mut args = vec!["status", "--porcelain", "--untracked-files=all", "--"];
+    args.extend(named.iter().map(String::as_str));
+    let changed = !git(root, environment, &args).await?.is_empty();
+    let revision = if changed { format!("{revision}-dirty") } else { revision };
+    Ok(Origin { revision, committed_at })
+}

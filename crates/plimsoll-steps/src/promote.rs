@@ -1,0 +1,62 @@
+//! `promote`: an approved release into its environment, by a measured cut-over that checks the approval once more inside.
+
+use crate::{
+    approve::still_holds,
+    deploying,
+    environment::{Approval, Environment, Promoted},
+    inputs::Inputs,
+    release::Rendered,
+};
+use plimsoll_deploy::Goal;
+use plimsoll_engine::{Cx, Effect, Step, StepError, World};
+use serde::Serialize;
+use std::marker::PhantomData;
+
+/// Promotes to `E`.
+#[derive(Debug, Serialize)]
+pub struct Promote<E> {
+    rendered: Rendered,
+    #[serde(skip)]
+    of: PhantomData<fn() -> E>,
+}
+
+impl<E: Environment<Gate = Approval<E>>> Promote<E> {
+    /// The step for the configuration of `E`.
+    pub fn new(inputs: &Inputs) -> Result<Self, StepError> {
+        Ok(Self { rendered: Rendered::of::<E>(inputs)?, of: PhantomData })
+    }
+}
+
+impl<E: Environment<Gate = Approval<E>>> Step for Promote<E> {
+    const NAME: &'static str = "promote";
+    const VERSION: u32 = 1;
+    type In = E::Gate;
+    type Out = Promoted<E>;
+}
+
+impl<E: Environment<Gate = Approval<E>>> Promote<E> {
+    fn goal(&self, cx: &Cx, approval: &Approval<E>) -> Result<Goal, StepError> {
+        let record = Some(approval.record().clone());
+        Ok(Goal::Deploy(self.rendered.release(approval.pushed(), cx.run(), record)?))
+    }
+}
+
+impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
+    async fn reconcile(&self, cx: &Cx, approval: &Approval<E>) -> Result<World<Promoted<E>>, StepError> {
+        Ok(match deploying::look(cx, &E::name(), &self.goal(cx, approval)?).await? {
+            World::Done(outcome) => {
+                World::Done(Promoted::prove(approval.pushed().clone(), approval.record().clone(), outcome))
+            }
+            World::NotDone => World::NotDone,
+            World::Half => World::Half,
+        })
+    }
+
+    async fn act(&self, cx: &Cx, approval: Approval<E>) -> Result<Promoted<E>, StepError> {
+        let goal = self.goal(cx, &approval)?;
+        let (record, replaces) = (approval.record().clone(), approval.replaces());
+        let gate = |seen: &_, release: &_| still_holds(&record, replaces, release, seen, cx.now());
+        let outcome = deploying::reach(cx, &E::name(), &goal, &self.rendered.policy, &gate).await?;
+        Ok(Promoted::prove(approval.pushed().clone(), record, outcome))
+    }
+}

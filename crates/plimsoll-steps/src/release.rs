@@ -1,0 +1,148 @@
+//! The release that an environment is to serve, from the configuration and what was pushed. Pure.
+
+use crate::{
+    environment::{Environment, Pushed},
+    inputs::Inputs,
+};
+use plimsoll_core::{
+    Fingerprint, RunId,
+    config::{self, Method, ResolvedService, SecretSource},
+};
+use plimsoll_deploy::{
+    Activation, ApprovalRecord, Evidence, Health, Policy, Release, ServiceSpec, SmokeRequest, StatePolicy,
+};
+use plimsoll_engine::StepError;
+use std::time::Duration;
+
+/// The parameters of a step that deploys: everything of the release but the images. Serialised into the plan hash, so
+/// that an approval covers the rendered configuration.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub(crate) struct Rendered {
+    /// The environment's name.
+    pub environment: String,
+    /// The release's version.
+    pub version: String,
+    /// Its commit.
+    pub revision: String,
+    /// Who deploys it.
+    pub actor: String,
+    /// The services in dependency order, as configured for this environment.
+    pub services: Vec<ResolvedService>,
+    /// How the deployment is judged.
+    pub policy: Policy,
+    /// `--no-drain`.
+    pub no_drain: bool,
+}
+
+impl Rendered {
+    /// Renders the configuration of `E`.
+    pub(crate) fn of<E: Environment>(inputs: &Inputs) -> Result<Self, StepError> {
+        let (config, name) = (inputs.config(), E::name());
+        let resolved = config.resolved(&name).map_err(|e| StepError::of(&e))?;
+        let environment = config.environments.get(&name).expect("a resolved environment is configured");
+        let ordered = inputs.services();
+        let services = ordered.iter().filter_map(|s| resolved.iter().find(|r| r.name == *s).cloned()).collect();
+        let slo = &environment.slo;
+        let policy = Policy {
+            watch: Duration::from_millis(slo.watch.millis()),
+            max_error_pct: slo.max_error_pct,
+            max_p99_ms: Some(slo.max_p99.millis()),
+            probes_per_second: u32::from(slo.probe_rate),
+            ..Policy::default()
+        };
+        Ok(Self {
+            environment: name.to_string(),
+            version: inputs.source.version.clone(),
+            revision: inputs.source.revision(),
+            actor: inputs.actor.clone(),
+            services,
+            policy,
+            no_drain: inputs.options.no_drain,
+        })
+    }
+
+    /// The release with the images that were pushed for it.
+    pub(crate) fn release(&self, pushed: &Pushed, run: &RunId, approval: Option<ApprovalRecord>) -> Result<Release, StepError> {
+        let services = self.services.iter().map(|s| spec(s, pushed)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Release {
+            environment: self.environment.parse().expect("it was rendered from a checked name"),
+            version: self.version.clone(),
+            revision: self.revision.clone(),
+            run: run.clone(),
+            actor: self.actor.clone(),
+            services,
+            approval,
+        })
+    }
+}
+
+fn spec(service: &ResolvedService, pushed: &Pushed) -> Result<ServiceSpec, StepError> {
+    let image = pushed
+        .images()
+        .get(&service.name)
+        .ok_or_else(|| StepError::internal(format!("nothing was pushed for {}", service.name)))?;
+    let text = serde_json::to_string(service).expect("a resolved service is plain data");
+    Ok(ServiceSpec {
+        name: service.name.clone(),
+        image: image.image.clone(),
+        digest: image.built.digest.clone(),
+        replicas: service.replicas,
+        public_port: service.port,
+        env: service.env.clone(),
+        secret_env: service.secrets.iter().map(|(name, source)| (name.clone(), source_name(source))).collect(),
+        depends_on: service.depends_on.clone(),
+        health: Health {
+            path: service.health.path.clone(),
+            deadline_ms: service.health.deadline_ms,
+            interval_ms: service.health.interval_ms,
+        },
+        smoke: service.smoke.iter().map(smoke).collect(),
+        activation: match service.activation {
+            config::Activation::Traffic => Activation::Traffic,
+            config::Activation::Exclusive => Activation::Exclusive,
+        },
+        state: match service.state {
+            config::StatePolicy::Shared => StatePolicy::Shared,
+            config::StatePolicy::PerSlot => StatePolicy::PerSlot,
+            config::StatePolicy::External => StatePolicy::External,
+        },
+        drain_ms: service.drain_ms,
+        stop_grace_ms: service.stop_grace_ms,
+        config_hash: Fingerprint::of(text.as_bytes()),
+    })
+}
+
+/// The name under which a target looks a secret up: `env:NAME` or `file:PATH`.
+fn source_name(source: &SecretSource) -> String {
+    match source {
+        SecretSource::Env(name) => format!("env:{name}"),
+        SecretSource::File(path) => format!("file:{path}"),
+    }
+}
+
+fn smoke(request: &config::ResolvedSmoke) -> SmokeRequest {
+    SmokeRequest {
+        method: match request.method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+        }
+        .to_owned(),
+        path: request.path.clone(),
+        status: request.status,
+        contains: request.contains.clone(),
+        json: request.json.clone(),
+        headers: request.headers.clone(),
+        max_ms: request.max_ms,
+    }
+}
+
+/// The kinds of evidence, from the configuration's words to the record's.
+pub(crate) fn evidence(word: config::Evidence) -> Evidence {
+    match word {
+        config::Evidence::None => Evidence::None,
+        config::Evidence::Terminal => Evidence::Terminal,
+        config::Evidence::SshSignature => Evidence::SshSignature,
+        config::Evidence::SlackSigned => Evidence::SlackSigned,
+        config::Evidence::GithubReview => Evidence::GithubReview,
+    }
+}

@@ -1,0 +1,38 @@
+//! The targets of the configured environments, as a resource of the steps that deploy.
+
+use plimsoll_core::EnvironmentName;
+use plimsoll_deploy::{Prober, Target};
+use plimsoll_engine::StepError;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// One target per environment, and the prober that asks services how they are.
+pub struct Targets {
+    targets: BTreeMap<EnvironmentName, Arc<dyn Target>>,
+    prober: Arc<dyn Prober>,
+}
+
+impl Targets {
+    /// The targets by environment.
+    pub fn new(targets: BTreeMap<EnvironmentName, Arc<dyn Target>>, prober: Arc<dyn Prober>) -> Self {
+        Self { targets, prober }
+    }
+
+    /// The target of an environment.
+    pub fn get(&self, environment: &EnvironmentName) -> Result<Arc<dyn Target>, StepError> {
+        self.targets.get(environment).cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.targets.keys().map(EnvironmentName::as_str).collect();
+            StepError::user(format!("there is no environment `{environment}` in plimsoll.toml"))
+                .with_hint(format!("it has {}", known.join(", ")))
+        })
+    }
+
+    /// All of them, by name.
+    pub const fn all(&self) -> &BTreeMap<EnvironmentName, Arc<dyn Target>> {
+        &self.targets
+    }
+
+    /// The prober.
+    pub fn prober(&self) -> &Arc<dyn Prober> {
+        &self.prober
+    }
+}

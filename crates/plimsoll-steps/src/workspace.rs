@@ -1,0 +1,345 @@
+//! The cargo workspace: its packages, the files git knows, the toolchain; and from them what a cargo step reads.
+
+use crate::{
+    cargo::{CARGO_ENV, cargo_variables},
+    git,
+};
+use plimsoll_core::Fingerprint;
+use plimsoll_engine::{Reads, StepError, hash_file, write_atomically};
+use plimsoll_process::{Cancel, Cmd, Environment, which};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// A member of the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its directory, relative to the workspace's root; empty for a package in the root.
+    pub dir: PathBuf,
+    /// Members it depends on to be built.
+    pub dependencies: BTreeSet<String>,
+    /// Members it depends on besides for its tests.
+    pub dev_dependencies: BTreeSet<String>,
+    /// Its binaries.
+    pub bins: BTreeSet<String>,
+}
+
+/// What tells that a file was written since: length, inode, and time of change.
+type Stat = (u64, u64, i64, i64);
+
+/// The workspace as it is now.
+#[derive(Debug)]
+pub struct Workspace {
+    root: PathBuf,
+    packages: BTreeMap<String, Package>,
+    files: Vec<PathBuf>,
+    toolchain: String,
+    hashes: Mutex<HashMap<PathBuf, (Stat, Fingerprint)>>,
+}
+
+impl Workspace {
+    /// Looks at the workspace at `root`. `cargo metadata` and `rustc -vV` are asked only when something they depend on
+    /// changed since `cache` was written.
+    pub async fn load(root: &Path, cache: &Path, environment: &Environment) -> Result<Self, StepError> {
+        const FILES: [&str; 5] = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+        let listed = git::git(root, environment, &FILES).await.map_err(|e| StepError::of(&e))?;
+        let mut files: Vec<PathBuf> = listed.split('\0').filter(|f| !f.is_empty()).map(PathBuf::from).collect();
+        files.sort_unstable();
+        files.dedup();
+        let mut this = Self {
+            root: root.to_owned(),
+            packages: BTreeMap::new(),
+            files,
+            toolchain: String::new(),
+            hashes: Mutex::default(),
+        };
+        this.toolchain = this.remembered(cache, "rustc", &toolchain_key(root, environment), environment).await?;
+        let key = this.manifests_key()?;
+        let metadata = this.remembered(cache, "metadata", &key, environment).await?;
+        this.packages = packages(root, &metadata)?;
+        Ok(this)
+    }
+
+    /// A command's answer, from `cache` while `key` is the same.
+    async fn remembered(
+        &self,
+        cache: &Path,
+        what: &str,
+        key: &str,
+        environment: &Environment,
+    ) -> Result<String, StepError> {
+        let path = cache.join(format!("{what}.json"));
+        let known = fs::read(&path).ok().and_then(|b| serde_json::from_slice::<(String, String)>(&b).ok());
+        if let Some((_, answer)) = known.filter(|(k, _)| k == key) {
+            return Ok(answer);
+        }
+        let cmd = match what {
+            "rustc" => Cmd::new(environment.get("RUSTC").unwrap_or("rustc".as_ref())).arg("-vV"),
+            _ => Cmd::new("cargo").args(["metadata", "--format-version=1", "--no-deps"]),
+        };
+        let cmd = cmd.cwd(&self.root).inherit_base(environment).envs(cargo_variables(environment));
+        let output = plimsoll_process::output(&cmd, &Cancel::new()).await.and_then(plimsoll_process::Output::check);
+        let answer = output.map_err(StepError::from)?.stdout_text().into_owned();
+        // A cache that cannot be written costs the next run these milliseconds again, and nothing else.
+        let _ = write_atomically(&path, &serde_json::to_vec(&(key, &answer)).expect("two strings are plain data"));
+        Ok(answer)
+    }
+
+    fn manifests_key(&self) -> Result<String, StepError> {
+        let is_manifest = |p: &&PathBuf| p.file_name().is_some_and(|n| n == "Cargo.toml" || n == "Cargo.lock");
+        // Targets are found by the files that are there, so their names count as well as the manifests.
+        let is_target = |p: &&PathBuf| p.extension().is_some_and(|e| e == "rs");
+        let mut reads = Reads::nothing();
+        self.add_files(&mut reads, self.files.iter().filter(is_manifest))?;
+        let names = self.files.iter().filter(is_target).map(|p| p.as_os_str().as_encoded_bytes());
+        reads.add_hashed("targets", Fingerprint::of_parts(names));
+        let parts = reads.components().iter().map(|c| c.hash.as_bytes().as_slice());
+        let (root, toolchain) = (self.root.as_os_str().as_encoded_bytes(), self.toolchain.as_bytes());
+        Ok(Fingerprint::of_parts(parts.chain([root, toolchain])).to_string())
+    }
+
+    /// The workspace's root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its members by name.
+    pub fn packages(&self) -> &BTreeMap<String, Package> {
+        &self.packages
+    }
+
+    /// All files git tracks or would track, relative to the root, sorted.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// What `rustc -vV` says.
+    pub fn toolchain(&self) -> &str {
+        &self.toolchain
+    }
+
+    /// The members that `packages` are built from, themselves included; with `dev`, also what their tests need.
+    pub fn closure(&self, packages: &[String], dev: bool) -> Result<BTreeSet<String>, StepError> {
+        let mut open: Vec<(&str, bool)> = if packages.is_empty() {
+            self.packages.keys().map(|p| (p.as_str(), dev)).collect()
+        } else {
+            packages.iter().map(|p| (p.as_str(), dev)).collect()
+        };
+        let mut closed = BTreeSet::new();
+        while let Some((name, dev)) = open.pop() {
+            let package = self.packages.get(name).ok_or_else(|| {
+                let known: Vec<&str> = self.packages.keys().map(String::as_str).collect();
+                StepError::user(format!("there is no package `{name}` in the workspace")).with_hint(format!("it has {}", known.join(", ")))
+            })?;
+            let new = closed.insert(name.to_owned());
+            if new || dev {
+                // A dependency's own tests are not built: its development dependencies do not count.
+                let direct = package.dependencies.iter().chain(package.dev_dependencies.iter().filter(|_| dev));
+                open.extend(direct.filter(|d| !closed.contains(*d)).map(|d| (d.as_str(), false)));
+            }
+        }
+        Ok(closed)
+    }
+
+    /// The files of a member: those below its directory that belong to no other member.
+    pub fn files_of(&self, package: &Package) -> Vec<&PathBuf> {
+        let inner: Vec<&Path> = self
+            .packages
+            .values()
+            .filter(|p| p.name != package.name && p.dir.starts_with(&package.dir))
+            .map(|p| p.dir.as_path())
+            .collect();
+        let mine = |p: &&PathBuf| p.starts_with(&package.dir) && !inner.iter().any(|dir| p.starts_with(dir));
+        self.files.iter().filter(mine).collect()
+    }
+
+    /// The toolchain alone, as reads.
+    pub fn toolchain_reads(&self) -> Reads {
+        let mut reads = Reads::nothing();
+        reads.add("tool rustc", self.toolchain.as_bytes());
+        reads
+    }
+
+    /// What a cargo step over `packages` (all when empty) reads: see [`Workspace::sources_of`], and the environment.
+    pub fn reads_of(&self, packages: &[String], dev: bool, environment: &Environment) -> Result<Reads, StepError> {
+        let mut reads = self.sources_of(packages, dev)?;
+        let variables = cargo_variables(environment);
+        for name in CARGO_ENV {
+            let value = variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_encoded_bytes());
+            reads.env(name, value);
+        }
+        for (name, value) in variables.iter().filter(|(n, _)| CARGO_ENV.iter().all(|c| *n != *c)) {
+            reads.env(&name.to_string_lossy(), Some(value.as_encoded_bytes()));
+        }
+        Ok(reads)
+    }
+
+    /// The sources of the closure of `packages` (all when empty), manifests, lock file, cargo's and clippy's
+    /// configuration, and the toolchain.
+    pub fn sources_of(&self, packages: &[String], dev: bool) -> Result<Reads, StepError> {
+        const SHARED: [&str; 7] = [
+            "Cargo.toml",
+            "Cargo.lock",
+            ".cargo/config.toml",
+            ".cargo/config",
+            "clippy.toml",
+            "rust-toolchain.toml",
+            "rust-toolchain",
+        ];
+        let mut reads = self.toolchain_reads();
+        let shared: Vec<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
+        self.add_files(&mut reads, &shared)?;
+        for name in self.closure(packages, dev)? {
+            self.add_files(&mut reads, self.files_of(&self.packages[&name]))?;
+        }
+        Ok(reads)
+    }
+
+    /// Adds files to `reads`; a file is hashed once, however many steps read it, until it is written again.
+    pub fn add_files<'a>(&self, reads: &mut Reads, files: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), StepError> {
+        for file in files {
+            let hash = self
+                .hash(file)
+                .map_err(|e| StepError::external(format!("cannot read {}", file.display())).caused_by(&e))?;
+            reads.add_hashed(format!("file {}", file.display()), hash);
+        }
+        Ok(())
+    }
+
+    fn hash(&self, file: &Path) -> std::io::Result<Fingerprint> {
+        let path = self.root.join(file);
+        let Ok(meta) = fs::symlink_metadata(&path) else { return hash_file(&path) };
+        let stat = (meta.len(), meta.ino(), meta.ctime(), meta.ctime_nsec());
+        let known = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).get(file).copied();
+        if let Some((_, hash)) = known.filter(|(then, _)| *then == stat) {
+            return Ok(hash);
+        }
+        let hash = hash_file(&path)?;
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), (stat, hash));
+        Ok(hash)
+    }
+}
+
+/// What decides which compiler `rustc` is: rustup's choice and the compiler's own file.
+fn toolchain_key(root: &Path, environment: &Environment) -> String {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for name in ["RUSTC", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME", "PATH"] {
+        parts.push(environment.get(name).map(|v| v.as_encoded_bytes().to_vec()).unwrap_or_default());
+    }
+    for file in ["rust-toolchain.toml", "rust-toolchain"] {
+        parts.push(fs::read(root.join(file)).unwrap_or_default());
+    }
+    let home = environment.get("RUSTUP_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".rustup")));
+    let settings = home.as_ref().map(|h| fs::read(h.join("settings.toml")).unwrap_or_default());
+    parts.push(settings.unwrap_or_default());
+    let toolchain = environment.get("RUSTUP_TOOLCHAIN").zip(home).map(|(t, h)| h.join("toolchains").join(t).join("bin/rustc"));
+    for path in [which("rustc", environment), toolchain].into_iter().flatten() {
+        if let Ok(meta) = fs::metadata(&path) {
+            parts.push(format!("{} {} {} {}", path.display(), meta.len(), meta.mtime(), meta.mtime_nsec()).into_bytes());
+        }
+    }
+    Fingerprint::of_parts(parts.iter().map(Vec::as_slice)).to_string()
+}
+
+/// Reads the members out of cargo's metadata.
+fn packages(root: &Path, metadata: &str) -> Result<BTreeMap<String, Package>, StepError> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Member>,
+    }
+    #[derive(Deserialize)]
+    struct Member {
+        name: String,
+        version: String,
+        manifest_path: PathBuf,
+        dependencies: Vec<Dependency>,
+        targets: Vec<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Dependency {
+        kind: Option<String>,
+        path: Option<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+        kind: Vec<String>,
+    }
+    let metadata: Metadata = serde_json::from_str(metadata)
+        .map_err(|e| StepError::external("cargo's metadata cannot be understood").caused_by(&e))?;
+    let dir_of = |manifest: &Path| manifest.parent().unwrap_or(root).to_owned();
+    let by_dir: HashMap<PathBuf, String> =
+        metadata.packages.iter().map(|m| (dir_of(&m.manifest_path), m.name.clone())).collect();
+    let member = |m: Member| {
+        let dir = dir_of(&m.manifest_path);
+        let depends = |dev: bool| {
+            let wanted = move |d: &&Dependency| (d.kind.as_deref() == Some("dev")) == dev;
+            m.dependencies.iter().filter(wanted).filter_map(|d| by_dir.get(d.path.as_ref()?).cloned()).collect()
+        };
+        let bins = m.targets.iter().filter(|t| t.kind.iter().any(|k| k == "bin")).map(|t| t.name.clone()).collect();
+        let package = Package {
+            dependencies: depends(false),
+            dev_dependencies: depends(true),
+            bins,
+            version: m.version.clone(),
+            dir: dir.strip_prefix(root).map(Path::to_owned).unwrap_or(dir),
+            name: m.name.clone(),
+        };
+        (m.name, package)
+    };
+    Ok(metadata.packages.into_iter().map(member).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workspace(packages: &[(&str, &str, &[&str], &[&str])], files: &[&str]) -> Workspace {
+        let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
+        let package = |(name, dir, deps, dev): &(&str, &str, &[&str], &[&str])| Package {
+            name: (*name).to_owned(),
+            version: "0.1.0".to_owned(),
+            dir: PathBuf::from(dir),
+            dependencies: set(deps),
+            dev_dependencies: set(dev),
+            bins: BTreeSet::new(),
+        };
+        Workspace {
+            root: PathBuf::from("/nowhere"),
+            packages: packages.iter().map(|p| (p.0.to_owned(), package(p))).collect(),
+            files: files.iter().map(PathBuf::from).collect(),
+            toolchain: "rustc 1".to_owned(),
+            hashes: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn the_closure_holds_what_a_package_is_built_from_and_no_tests_of_others() {
+        let w = workspace(
+            &[("app", "app", &["lib"], &["fixtures"]), ("lib", "lib", &["base"], &["app"]), ("base", "base", &[], &[]), ("fixtures", "f", &[], &["base"])],
+            &[],
+        );
+        let closure = |of: &str, dev| w.closure(&[of.to_owned()], dev).unwrap().into_iter().collect::<Vec<_>>();
+        assert_eq!(closure("app", false), ["app", "base", "lib"]);
+        assert_eq!(closure("app", true), ["app", "base", "fixtures", "lib"]);
+        assert_eq!(closure("base", true), ["base"]);
+        assert!(w.closure(&["nope".to_owned()], false).unwrap_err().to_string().contains("nope"));
+    }
+
+    #[test]
+    fn a_package_in_the_root_does_not_own_the_files_of_the_others() {
+        let w = workspace(&[("root", "", &[], &[]), ("a", "crates/a", &[], &[])], &["src/lib.rs", "crates/a/src/lib.rs"]);
+        let files = |p: &str| w.files_of(&w.packages()[p]).into_iter().map(|f| f.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(files("root"), ["src/lib.rs"]);
+        assert_eq!(files("a"), ["crates/a/src/lib.rs"]);
+    }
+}
