@@ -120,7 +120,7 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Somebody else changed the environment.
-    #[error("{environment} is at generation {seen}; this run began at {started} and did not make that change")]
+    #[error("{environment} is at generation {seen}; this run began at {started} and did not make the last change")]
     Stale {
         /// The environment.
         environment: EnvironmentName,
@@ -209,16 +209,23 @@ pub(crate) fn is_live_by(goal: &Goal, seen: &Observation) -> bool {
     stage(goal, seen) == Stage::Ours
 }
 
-/// The generation may be the one of the first look, or one that this run's own live record names.
+/// The generation may be the one of the first look, or one that this run's own live record names. A run that was resumed
+/// and finds its own release replaced by another run's does not fight: it had its turn.
 fn stale(goal: &Goal, seen: &Observation, progress: &Progress) -> Option<Refusal> {
-    let started = progress.started?;
     let run = goal.owner().run;
-    let ours = seen.live.as_ref().is_some_and(|live| live.run == run && live.generation == seen.generation);
-    (seen.generation != started && !ours).then(|| Refusal::Stale {
+    let live = seen.live.as_ref();
+    if live.is_some_and(|live| live.run == run && live.generation == seen.generation) {
+        return None;
+    }
+    let stopped_since = live.is_some_and(|live| live.run == run);
+    let served = seen.history.iter().find(|r| r.run == run && goal.is_served_by(r)).filter(|_| !stopped_since);
+    let began = progress.started.filter(|started| *started != seen.generation);
+    let started = began.or(served.map(|r| r.generation))?;
+    Some(Refusal::Stale {
         environment: seen.environment.clone(),
         seen: seen.generation,
         started,
-        live: seen.live.as_ref().map(|live| live.run.clone()),
+        live: live.map(|live| live.run.clone()),
     })
 }
 
