@@ -33,8 +33,10 @@ struct Line {
     step: Arc<str>,
     #[serde(rename = "m")]
     millis: u64,
-    #[serde(flatten)]
-    hit: Option<Hit>,
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    output: Option<Arc<str>>,
+    #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
+    discovered: Vec<Component>,
 }
 
 /// The cache of one workspace.
@@ -63,8 +65,8 @@ impl Cache {
         for line in text.split(|b| *b == b'\n') {
             if let Ok(line) = serde_json::from_slice::<Line>(line) {
                 this.millis.insert(Arc::clone(&line.step), line.millis);
-                if let (Some(print), Some(hit)) = (line.print, line.hit) {
-                    this.hits.insert(print, hit);
+                if let (Some(print), Some(output)) = (line.print, line.output) {
+                    this.hits.insert(print, Hit { output, discovered: line.discovered });
                 }
             }
         }
@@ -83,7 +85,8 @@ impl Cache {
 
     /// Records an output. Failures to write are returned, but the output is remembered for this process all the same.
     pub fn put(&mut self, print: Fingerprint, step: &Arc<str>, hit: Hit, millis: u64) -> io::Result<()> {
-        let line = Line { print: Some(print), step: Arc::clone(step), millis, hit: Some(hit.clone()) };
+        let Hit { output, discovered } = hit.clone();
+        let line = Line { print: Some(print), step: Arc::clone(step), millis, output: Some(output), discovered };
         self.hits.insert(print, hit);
         self.append(&line)
     }
@@ -91,17 +94,27 @@ impl Cache {
     /// Records how long an effect took.
     pub fn put_millis(&mut self, step: &Arc<str>, millis: u64) -> io::Result<()> {
         self.millis.insert(Arc::clone(step), millis);
-        self.append(&Line { print: None, step: Arc::clone(step), millis, hit: None })
+        self.append(&Line { print: None, step: Arc::clone(step), millis, output: None, discovered: Vec::new() })
     }
 
     /// The components `step` had when its output was last recorded.
     pub fn components(&self, step: &str) -> Option<Vec<Component>> {
-        serde_json::from_slice(&fs::read(self.components_path(step)).ok()?).ok()
+        match fs::read(self.components_path(step)) {
+            Ok(text) => serde_json::from_slice(&text).ok(),
+            // A step that reads nothing has no file of its own.
+            Err(_) => self.millis.contains_key(step).then(Vec::new),
+        }
     }
 
     /// Records the components of `step`, for the reason of a later miss.
     pub fn put_components(&self, step: &str, components: &[Component]) -> io::Result<()> {
         let path = self.components_path(step);
+        if components.is_empty() {
+            return match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            };
+        }
         fs::create_dir_all(path.parent().expect("the path has a directory by construction"))?;
         fs::write(path, serde_json::to_vec(components).expect("components are plain data"))
     }

@@ -182,7 +182,7 @@ impl<'a> Execution<'a> {
     }
 
     fn cx(&self, node: usize) -> Cx {
-        Cx::new(Arc::clone(&self.shared), Arc::clone(&self.nodes[node].name), self.cancel.child())
+        Cx::new(Arc::clone(&self.shared), Arc::clone(&self.nodes[node].name), self.cancel.clone())
     }
 
     fn begin(&mut self, index: usize) -> io::Result<()> {
@@ -204,7 +204,8 @@ impl<'a> Execution<'a> {
             if node.kind == Kind::Effect {
                 self.bound.insert(index, Arc::clone(&node.action).bind(&self.values.of(&node.needs)));
             }
-            self.leave(index, Ending::Skipped { reason: "the run is being taken back".to_owned() }, 0);
+            let ending = self.not_run(index, "the run is being taken back");
+            self.leave(index, ending, 0);
             return Ok(());
         }
         let cx = self.cx(index);
@@ -384,10 +385,19 @@ impl<'a> Execution<'a> {
         // Bounded by the number of edges: each node's dependents are taken once.
         while let Some(dependent) = open.pop() {
             if self.ended[dependent].is_none() {
-                let ending = Ending::Skipped { reason: reason.clone() };
+                let ending = self.not_run(dependent, &reason);
                 self.conclude(dependent, Ended { ending, millis: 0, output: None, changed: false });
                 open.append(&mut self.dependents[dependent]);
             }
+        }
+    }
+
+    /// How a step ends that is not run: when a run is taken back, what failed before is why that is done.
+    fn not_run(&self, index: usize, reason: &str) -> Ending {
+        let name = &*self.nodes[index].name;
+        match self.prior.failures.get(name).zip(self.prior.classes.get(name)).filter(|_| self.limits.unwind) {
+            Some((error, class)) => Ending::Failed { class: *class, error: error.clone(), detail: Vec::new() },
+            None => Ending::Skipped { reason: reason.to_owned() },
         }
     }
 

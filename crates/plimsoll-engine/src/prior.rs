@@ -1,7 +1,7 @@
 //! What an earlier process of the same run left in the journal: the state that a resume begins with.
 
 use crate::journal::{Entry, Landing, Record};
-use plimsoll_core::{Fingerprint, RunOutcome, Timestamp};
+use plimsoll_core::{ErrorClass, Fingerprint, RunOutcome, Timestamp};
 use std::collections::{BTreeSet, HashMap};
 
 /// A recorded outcome.
@@ -34,6 +34,8 @@ pub struct Prior {
     pub stuck: HashMap<String, String>,
     /// Steps that failed last time they were tried, with the error.
     pub failures: HashMap<String, String>,
+    /// The class of each of these errors.
+    pub classes: HashMap<String, ErrorClass>,
     /// Gates that wait, with what for.
     pub waiting: HashMap<String, String>,
     /// Answers to gates, in order.
@@ -67,7 +69,8 @@ impl Prior {
                 self.outcomes.insert(step, PriorOutcome { landing, inputs, output, millis });
             }
             // The intent stays: a failed act may have changed the world, so an at-most-once effect is not repeated.
-            Record::Failed { step, error, .. } => {
+            Record::Failed { step, error, class, .. } => {
+                self.classes.insert(step.clone(), class);
                 self.failures.insert(step, error);
             }
             Record::Parked { step, waiting } => {

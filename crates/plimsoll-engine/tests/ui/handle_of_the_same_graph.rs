@@ -8,6 +8,7 @@ fn add<'a, 'b>(one: &mut Graph<'a>, other: &mut Graph<'b>) {
 
 fn main() {
     let _ = add;
+    let _: Option<Handle<'_, ()>> = None;
     pipeline("release", |g| {
         g.effect("", Deploy, ());
     });
