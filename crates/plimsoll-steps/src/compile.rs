@@ -7,7 +7,7 @@ use crate::{
     toolchain::{Machine, Toolchain},
     workspace::Workspace,
 };
-use plimsoll_core::{Digest, Platform, ServiceName, config::Profile};
+use plimsoll_core::{Digest, Platform, ServiceName, config::Severity};
 use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
 use plimsoll_oci::{BlobStore, static_executable};
 use plimsoll_process::Cmd;
@@ -30,8 +30,8 @@ pub struct Compile {
     pub bin: String,
     /// The platform.
     pub platform: Platform,
-    /// Under `github` a platform that cannot be compiled for is an error; under `local` it is left out, visibly.
-    pub profile: Profile,
+    /// What a platform that cannot be compiled for is: an error, or left out, visibly.
+    pub missing: Severity,
 }
 
 /// A compiled binary, or why there is none.
@@ -63,7 +63,7 @@ impl Compile {
         let machine = cx.resource::<Machine>()?;
         match machine.choose(self.platform) {
             Ok(toolchain) => Ok(Ok(toolchain)),
-            Err(missing) if self.profile == Profile::Local => Ok(Err(missing.to_string())),
+            Err(missing) if self.missing == Severity::Warn => Ok(Err(missing.to_string())),
             Err(missing) => Err(StepError::user(missing.to_string())),
         }
     }

@@ -37,7 +37,7 @@ impl<E: Environment<Gate = Open<E>>> Effect for Deploy<E> {
     async fn reconcile(&self, cx: &Cx, pushed: &Pushed) -> Result<World<Deployed<E>>, StepError> {
         let goal = Goal::Deploy(self.rendered.release(pushed, cx.run(), None)?);
         Ok(match deploying::look(cx, &E::name(), &goal).await? {
-            World::Done(outcome) => World::Done(Deployed::prove(pushed.clone(), outcome)),
+            World::Done(outcome) => World::Done(Deployed::prove(pushed.clone(), None, outcome)),
             World::NotDone => World::NotDone,
             World::Half => World::Half,
         })
@@ -46,6 +46,6 @@ impl<E: Environment<Gate = Open<E>>> Effect for Deploy<E> {
     async fn act(&self, cx: &Cx, pushed: Pushed) -> Result<Deployed<E>, StepError> {
         let goal = Goal::Deploy(self.rendered.release(&pushed, cx.run(), None)?);
         let outcome = deploying::reach(cx, &E::name(), &goal, &self.rendered.policy, &|_, _| Ok(())).await?;
-        Ok(Deployed::prove(pushed, outcome))
+        Ok(Deployed::prove(pushed, None, outcome))
     }
 }

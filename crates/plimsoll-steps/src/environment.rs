@@ -1,7 +1,7 @@
 //! Environments as types, and the proofs that lead into them.
 //!
 //! ```text
-//! Pushed → Deployed<Staging> → Smoked<Staging> → Approval<Production> → Promoted<Production>
+//! Pushed → Deployed<Staging> → Smoked<Staging> → Approval<Production> → Deployed<Production>
 //! ```
 //!
 //! Each proof holds the one before it, has private fields and no `Deserialize`: the only ways to have one are its step
@@ -111,8 +111,8 @@ proof! {
 }
 
 proof! {
-    /// The release serves in `E`.
-    Deployed<E> { pushed: Pushed, outcome: Outcome }
+    /// The release serves in `E`, under an approval where `E` asks for one.
+    Deployed<E> { pushed: Pushed, approval: Option<ApprovalRecord>, outcome: Outcome }
 }
 
 proof! {
@@ -123,11 +123,6 @@ proof! {
 proof! {
     /// A person said yes to this release in `E`.
     Approval<E> { pushed: Pushed, record: ApprovalRecord, replaces: plimsoll_core::Generation }
-}
-
-proof! {
-    /// The approved release serves in `E`.
-    Promoted<E> { pushed: Pushed, record: ApprovalRecord, outcome: Outcome }
 }
 
 impl Pushed {
@@ -141,6 +136,11 @@ impl<E: Environment> Deployed<E> {
     /// What was pushed.
     pub const fn pushed(&self) -> &Pushed {
         &self.pushed
+    }
+
+    /// The approval it serves under, where its environment asks for one.
+    pub const fn approval(&self) -> Option<&ApprovalRecord> {
+        self.approval.as_ref()
     }
 
     /// What the deployment did.
@@ -175,23 +175,6 @@ impl<E: Environment> Approval<E> {
     /// The generation that is to be replaced.
     pub const fn replaces(&self) -> plimsoll_core::Generation {
         self.replaces
-    }
-}
-
-impl<E: Environment> Promoted<E> {
-    /// What was pushed.
-    pub const fn pushed(&self) -> &Pushed {
-        &self.pushed
-    }
-
-    /// The approval it serves under.
-    pub const fn record(&self) -> &ApprovalRecord {
-        &self.record
-    }
-
-    /// What the cut-over did.
-    pub const fn outcome(&self) -> &Outcome {
-        &self.outcome
     }
 }
 

@@ -37,6 +37,8 @@ mod promote;
 #[cfg(feature = "delivery")]
 mod push;
 #[cfg(feature = "delivery")]
+mod ready;
+#[cfg(feature = "delivery")]
 mod release;
 #[cfg(feature = "delivery")]
 mod rollback;
@@ -62,11 +64,12 @@ pub use {
     approve::{Approve, Asker, Asking, Question, Reply, Subject, Verdict, question_path, questions},
     compile::{Compile, Compiled},
     deploy::Deploy,
-    environment::{Approval, Deployed, Environment, Open, Promoted, Pushed, PushedImage, Smoked},
+    environment::{Approval, Deployed, Environment, Open, Pushed, PushedImage, Smoked},
     image::{Built, Image},
     origin::{Origin, Origins},
     promote::Promote,
-    push::{Push, RegistryAddress},
+    push::{Push, Registry, RegistryAddress},
+    ready::{built, shipped_packages},
     rollback::{Pick, Rollback, pick},
     smoke::Smoke,
     targets::Targets,

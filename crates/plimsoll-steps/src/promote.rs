@@ -3,7 +3,7 @@
 use crate::{
     approve::still_holds,
     deploying,
-    environment::{Approval, Environment, Promoted},
+    environment::{Approval, Deployed, Environment},
     inputs::Inputs,
     release::Rendered,
 };
@@ -31,7 +31,7 @@ impl<E: Environment<Gate = Approval<E>>> Step for Promote<E> {
     const NAME: &'static str = "promote";
     const VERSION: u32 = 1;
     type In = E::Gate;
-    type Out = Promoted<E>;
+    type Out = Deployed<E>;
 }
 
 impl<E: Environment<Gate = Approval<E>>> Promote<E> {
@@ -42,21 +42,21 @@ impl<E: Environment<Gate = Approval<E>>> Promote<E> {
 }
 
 impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
-    async fn reconcile(&self, cx: &Cx, approval: &Approval<E>) -> Result<World<Promoted<E>>, StepError> {
+    async fn reconcile(&self, cx: &Cx, approval: &Approval<E>) -> Result<World<Deployed<E>>, StepError> {
         Ok(match deploying::look(cx, &E::name(), &self.goal(cx, approval)?).await? {
             World::Done(outcome) => {
-                World::Done(Promoted::prove(approval.pushed().clone(), approval.record().clone(), outcome))
+                World::Done(Deployed::prove(approval.pushed().clone(), Some(approval.record().clone()), outcome))
             }
             World::NotDone => World::NotDone,
             World::Half => World::Half,
         })
     }
 
-    async fn act(&self, cx: &Cx, approval: Approval<E>) -> Result<Promoted<E>, StepError> {
+    async fn act(&self, cx: &Cx, approval: Approval<E>) -> Result<Deployed<E>, StepError> {
         let goal = self.goal(cx, &approval)?;
         let (record, replaces) = (approval.record().clone(), approval.replaces());
         let gate = |seen: &_, release: &_| still_holds(&record, replaces, release, seen, cx.now());
         let outcome = deploying::reach(cx, &E::name(), &goal, &self.rendered.policy, &gate).await?;
-        Ok(Promoted::prove(approval.pushed().clone(), record, outcome))
+        Ok(Deployed::prove(approval.pushed().clone(), Some(record), outcome))
     }
 }

@@ -1,15 +1,19 @@
 //! `push`: every image of the release into the registry, after all checks were green. What the registry has is not sent
 //! again; tags are advisory, the digest is what is deployed.
 
-use crate::{environment::{Pushed, PushedImage}, image::Built};
+use crate::{
+    environment::{Pushed, PushedImage},
+    image::Built,
+    inputs::Inputs,
+};
+use futures_util::future::BoxFuture;
 use plimsoll_core::{ImageRef, RetryPolicy};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use plimsoll_oci::{BlobStore, RegistryClient};
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// The registry that images go to: `host[:port]` and the path before each service's name. A resource, not a parameter: the
-/// embedded registry's port belongs to the machine and not to the plan.
+/// Where images go: `host[:port]` and the path before each service's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryAddress {
     /// Host with an optional port.
@@ -17,6 +21,10 @@ pub struct RegistryAddress {
     /// Path before the service's name, without slashes at its ends.
     pub prefix: String,
 }
+
+/// Finds the registry, starting the embedded one where that is configured. A resource, not a parameter: the embedded
+/// registry's port belongs to the machine and not to the plan, and planning must not start anything.
+pub struct Registry(pub Box<dyn Fn() -> BoxFuture<'static, Result<RegistryAddress, StepError>> + Send + Sync>);
 
 impl RegistryAddress {
     /// The reference of a service's image, without tag or digest.
@@ -29,11 +37,15 @@ impl RegistryAddress {
 /// Pushes all images.
 #[derive(Debug, Serialize)]
 pub struct Push {
-    /// The release's version: the tag.
-    pub version: String,
+    version: String,
 }
 
 impl Push {
+    /// The step for the version of `inputs`.
+    pub fn new(inputs: &Inputs) -> Self {
+        Self { version: inputs.source.version.clone() }
+    }
+
     /// Versions may hold `+`, tags may not (OCI distribution specification, "Pulling manifests").
     fn tag(&self) -> String {
         self.version.replace('+', "-")
@@ -54,7 +66,7 @@ impl Step for Push {
 
 impl Effect for Push {
     async fn reconcile(&self, cx: &Cx, (images, ..): &Self::In) -> Result<World<Pushed>, StepError> {
-        let (client, address) = (cx.resource::<RegistryClient>()?, cx.resource::<RegistryAddress>()?);
+        let (client, address) = (cx.resource::<RegistryClient>()?, (cx.resource::<Registry>()?.0)().await?);
         let mut there = BTreeMap::new();
         for built in images {
             let image = address.image(built.service.as_str())?;
@@ -69,7 +81,7 @@ impl Effect for Push {
     }
 
     async fn act(&self, cx: &Cx, (images, ..): Self::In) -> Result<Pushed, StepError> {
-        let (client, address) = (cx.resource::<RegistryClient>()?, cx.resource::<RegistryAddress>()?);
+        let (client, address) = (cx.resource::<RegistryClient>()?, (cx.resource::<Registry>()?.0)().await?);
         let store: Arc<BlobStore> = cx.resource()?;
         let mut there = BTreeMap::new();
         for built in images {

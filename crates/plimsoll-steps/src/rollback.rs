@@ -3,10 +3,10 @@
 
 use crate::{deploying, environment::Environment, inputs::Inputs, release::Rendered, targets::Targets};
 use plimsoll_core::config::Gate as GateKind;
-use plimsoll_deploy::{Change, Goal, LockOwner, Observation, Outcome, ReleaseRecord};
+use plimsoll_deploy::{Change, Goal, LockOwner, Observation, Outcome, Policy, ReleaseRecord};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use serde::Serialize;
-use std::marker::PhantomData;
+use std::{marker::PhantomData, time::Duration};
 
 /// Picks the release to put back: the last one before the present, or the one of the version asked for.
 #[derive(Debug, Serialize)]
@@ -104,6 +104,8 @@ impl<E: Environment> Effect for Rollback<E> {
     }
 
     async fn act(&self, cx: &Cx, record: ReleaseRecord) -> Result<Outcome, StepError> {
-        deploying::reach(cx, &E::name(), &self.goal(cx, &record), &self.rendered.policy, &|_, _| Ok(())).await
+        // Whoever rolls back is in a hurry, and the release served well before: it is not watched first.
+        let policy = Policy { watch: Duration::ZERO, ..self.rendered.policy.clone() };
+        deploying::reach(cx, &E::name(), &self.goal(cx, &record), &policy, &|_, _| Ok(())).await
     }
 }

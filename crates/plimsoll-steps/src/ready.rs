@@ -1,0 +1,38 @@
+//! Groups of steps that every release has, added to a graph at once.
+
+use crate::{
+    compile::Compile,
+    image::{Built, Image},
+    inputs::Inputs,
+};
+use plimsoll_engine::{Graph, Handle};
+use std::collections::BTreeSet;
+
+/// Adds `compile` for every service and platform and `image` for every service, and gives the images in dependency order.
+pub fn built<'g>(graph: &mut Graph<'g>, inputs: &Inputs) -> Vec<Handle<'g, Built>> {
+    let config = inputs.config();
+    let mut images = Vec::new();
+    for service in inputs.services() {
+        let configured = &config.services[&service];
+        let mut binaries = Vec::new();
+        for platform in &config.images.platforms {
+            let compile = Compile {
+                service: service.clone(),
+                package: configured.package.clone(),
+                bin: configured.bin.clone().unwrap_or_else(|| service.to_string()),
+                platform: *platform,
+                missing: config.profile(inputs.profile).missing_toolchain,
+            };
+            binaries.push(graph.pure(&format!("{service}/{}", platform.architecture()), compile, ()));
+        }
+        let image = Image { service: service.clone(), project: config.project.name.to_string() };
+        images.push(graph.pure(service.as_str(), image, binaries));
+    }
+    images
+}
+
+/// The packages that the services are built from: what a release checks before it ships them.
+pub fn shipped_packages(inputs: &Inputs) -> Vec<String> {
+    let packages: BTreeSet<String> = inputs.config().services.values().map(|s| s.package.clone()).collect();
+    packages.into_iter().collect()
+}
