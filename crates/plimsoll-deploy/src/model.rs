@@ -168,8 +168,8 @@ impl Model {
     /// Every world that may come next. The last of the pair says whether the driver did it.
     fn steps(&self, world: &World) -> Vec<(World, bool)> {
         let mut next = Vec::new();
-        self.nature(world, &mut next);
-        self.rival(world, &mut next);
+        Self::nature(world, &mut next);
+        Self::rival(world, &mut next);
         if world.end.is_none() {
             if world.deaths_left > 0 && world.progress.started.is_some() {
                 let deaths_left = world.deaths_left - 1;
@@ -185,7 +185,7 @@ impl Model {
         next
     }
 
-    fn nature(&self, world: &World, next: &mut Vec<(World, bool)>) {
+    fn nature(world: &World, next: &mut Vec<(World, bool)>) {
         for (at, service) in world.services.iter().enumerate() {
             for slot in 0..2 {
                 let Some((version, health)) = service.slots[slot] else { continue };
@@ -206,7 +206,7 @@ impl Model {
     }
 
     /// Somebody else changes the record, and moves the first service if its standby is ready.
-    fn rival(&self, world: &World, next: &mut Vec<(World, bool)>) {
+    fn rival(world: &World, next: &mut Vec<(World, bool)>) {
         let Some(live) = world.live.as_ref().filter(|_| world.rival_left > 0) else { return };
         let mut services = live.services.clone();
         let mut changed = world.clone();

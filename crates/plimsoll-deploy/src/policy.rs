@@ -135,3 +135,53 @@ impl Histogram {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plimsoll_core::Slot;
+
+    fn of() -> SlotOf {
+        ("gateway".parse().unwrap(), Slot::Green)
+    }
+
+    fn sample(crashes: u32, ready: bool, probes: (u64, u64), real: (u64, u64)) -> Sample {
+        let mut sample = Sample { slots: BTreeMap::from([(of(), (crashes, ready, None))]), ..Sample::default() };
+        (sample.probes.sent, sample.probes.failed) = probes;
+        (sample.real.real.requests, sample.real.real.failed) = real;
+        sample
+    }
+
+    fn says(last: &Sample, now: &Sample, expected: Option<&str>) {
+        let found = breach(&Policy::default(), &sample(0, true, (0, 0), (0, 0)), last, now);
+        match (found, expected) {
+            (None, None) => {}
+            (Some(found), Some(text)) => assert!(found.contains(text), "{found}"),
+            (found, expected) => panic!("{found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn a_crash_lost_readiness_and_too_many_failures_are_breaches() {
+        let fine = sample(0, true, (200, 0), (1000, 0));
+        says(&fine, &fine, None);
+        says(&fine, &sample(1, true, (0, 0), (0, 0)), Some("crashed"));
+        let unready = sample(0, false, (0, 0), (0, 0));
+        says(&fine, &unready, None);
+        says(&unready, &unready, Some("no longer ready"));
+        says(&fine, &sample(0, true, (200, 2), (0, 0)), None);
+        says(&fine, &sample(0, true, (200, 3), (0, 0)), Some("3 of 200 probe requests failed"));
+        says(&fine, &sample(0, true, (200, 0), (1000, 11)), Some("11 of 1000 requests failed"));
+        says(&fine, &sample(0, true, (3, 3), (0, 0)), None);
+    }
+
+    #[test]
+    fn a_percentile_is_the_middle_of_its_bucket_and_counts_only_what_came_after() {
+        let mut before = Histogram { buckets: vec![0, 0, 5] };
+        let now = Histogram { buckets: [vec![0, 0, 5], vec![0; 17], vec![100]].concat() };
+        assert_eq!(now.since(&before).quantile_ms(99), 1573);
+        assert_eq!(Histogram::default().quantile_ms(99), 0);
+        before.add(&now);
+        assert_eq!((before.buckets[2], before.buckets[20]), (10, 100));
+    }
+}

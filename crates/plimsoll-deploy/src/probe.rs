@@ -285,4 +285,72 @@ mod tests {
         let failure = check(&answer(500, &"ä".repeat(1000)), &smoke("/")).unwrap_err();
         assert_eq!(failure.body.chars().count(), 300);
     }
+
+    /// A server on loopback that gives every request this answer.
+    async fn server(answer: &'static str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        // Ends with the test's runtime.
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = vec![0; 4096];
+                let read = stream.read(&mut head).await.unwrap_or(0);
+                let marked = String::from_utf8_lossy(&head[..read]).contains("x-plimsoll-probe: 1");
+                assert!(marked, "probes are marked");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        base
+    }
+
+    fn client() -> Client {
+        let options = plimsoll_http::ClientOptions { follow_redirects: false, ..Default::default() };
+        Client::new(&options).unwrap()
+    }
+
+    const FINE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-kind: small\r\nconnection: close\r\n\r\nok";
+    const LOGIN: &str = "HTTP/1.1 302 Found\r\nlocation: /login\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn over_http_a_good_answer_passes_and_a_redirect_is_not_followed() {
+        let (client, fine, login) = (client(), server(FINE).await, server(LOGIN).await);
+        let request = SmokeRequest {
+            contains: Some("ok".to_owned()),
+            headers: BTreeMap::from([("x-kind".to_owned(), "small".to_owned())]),
+            ..smoke("/")
+        };
+        run_smoke(&client, &fine, &[request]).await.unwrap();
+        let failure = run_smoke(&client, &login, &[smoke("/")]).await.unwrap_err();
+        assert!(failure.to_string().contains("a redirect to /login"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_the_failure_names_the_request() {
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let failure = run_smoke(&client(), &format!("http://{gone}"), &[smoke("/x")]).await.unwrap_err();
+        assert_eq!((failure.request.as_str(), failure.status), ("GET /x", None));
+        assert!(failure.reason.contains("cannot connect"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_load_counts_what_failed_and_tells_the_first_five() {
+        let load = crate::load::ProbeLoad::new(1000);
+        let base = server(LOGIN).await;
+        load.aim(vec![crate::load::ProbeTarget { service: "gateway".parse().unwrap(), base, request: smoke("/") }]);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let client = client();
+        let enough = async {
+            let patience = Instant::now();
+            while load.report().failed < 8 {
+                assert!(patience.elapsed() < Duration::from_secs(20), "{:?}", load.report());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stop.send_replace(true);
+        };
+        tokio::join!(load.run(&client, stopped), enough);
+        let report = load.report();
+        assert_eq!((report.sent, report.first_failures.len()), (report.failed, 5));
+        assert!(report.first_failures[0].starts_with("gateway: GET /"), "{report:?}");
+    }
 }

@@ -154,7 +154,7 @@ pub struct DrainReport {
     pub timed_out: u64,
     /// Answers cut off in the middle by the deadline.
     pub aborted: u64,
-    /// WebSockets closed with code 1001.
+    /// Web sockets closed with code 1001.
     pub websockets_closed: u64,
     /// How long it took, in milliseconds.
     pub millis: u64,

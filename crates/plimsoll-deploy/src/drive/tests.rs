@@ -248,3 +248,73 @@ async fn too_few_requests_to_judge_by_is_no_pass() {
     assert!(error.to_string().contains("fewer than 10 requests"), "{error}");
     assert_eq!(version(&target).await.as_deref(), Some("1"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_died_after_the_cut_over_is_finished_by_the_next_one() {
+    let target = first().await;
+    let (goal, policy) = (deploy(2, 2), Policy::default());
+    // Dropped in the middle of the watch: no farewell, the lock stays behind, but its run may take it again.
+    let died = tokio::time::timeout(Duration::from_secs(1), drive(&with(&target, &goal, &policy), pending())).await;
+    assert!(died.is_err());
+    let seen = target.observe().await.unwrap();
+    assert!(seen.lock.is_some() && seen.live.as_ref().is_some_and(|live| live.version == "2"));
+    let outcome = reach(&target, &goal).await.unwrap();
+    assert_eq!((outcome.live.generation, outcome.moved.len()), (Generation(2), 2));
+    assert_eq!(target.calls().iter().filter(|c| *c == "cut_over 2").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_whose_lock_went_to_another_run_stops_before_its_next_action() {
+    let target = first().await;
+    target.break_it(Fault::SlowReady("2".into(), Duration::from_secs(15)));
+    let mut slow = spec("gateway", 2);
+    slow.health.deadline_ms = 30_000;
+    let goal = Goal::Deploy(release(2, "2", vec![slow, spec("risk", 1)]));
+    let thief = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        target.unlock(&goal.owner()).await.unwrap();
+        let other = LockOwner { run: run(77), actor: "bob".to_owned() };
+        target.lock(&other, Duration::from_mins(2)).await.unwrap();
+    };
+    let (result, ()) = tokio::join!(reach(&target, &goal), thief);
+    assert!(matches!(result, Err(DriveError::LockLost { .. })), "{result:?}");
+    assert!(!target.calls().contains(&"cut_over 2".to_owned()));
+    assert_eq!(target.observe().await.unwrap().lock.unwrap().actor, "bob");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_release_was_replaced_by_another_run_does_not_put_it_back_when_resumed() {
+    let target = first().await;
+    reach(&target, &deploy(2, 2)).await.unwrap();
+    roll_back(&target, 3).await;
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    assert!(matches!(error, DriveError::Refused(Refusal::Stale { .. })), "{error:?}");
+    assert_eq!(version(&target).await.as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_environment_is_not_deployed_to() {
+    let target = first().await;
+    target.stop(Generation(1), "ann", "an exercise").await.unwrap();
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    assert!(matches!(error, DriveError::Refused(Refusal::Stopped { .. })), "{error:?}");
+}
+
+#[test]
+fn a_drive_may_be_moved_between_threads() {
+    fn is_send(_: &impl Send) {}
+    let target = FakeTargetOf::new();
+    let (goal, policy) = (deploy(1, 1), Policy::default());
+    let with = with(&target.0, &goal, &policy);
+    is_send(&drive(&with, pending()));
+}
+
+/// A target made inside a runtime, as its clock asks.
+struct FakeTargetOf(FakeTarget);
+
+impl FakeTargetOf {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        Self(runtime.block_on(async { FakeTarget::new(environment()) }))
+    }
+}
