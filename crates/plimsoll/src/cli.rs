@@ -1,0 +1,387 @@
+//! The command line: verbs, options and their help. What a verb does is in [`crate::verbs`].
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use plimsoll_core::config::Profile;
+
+/// Checks, builds, ships and puts back: the same steps on a laptop and in CI.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Examples:\n  cargo xtask ci                     all checks, as CI runs them\n  cargo xtask release                check, build, stage, smoke-test, ask, cut over\n  cargo xtask plan release           what would run, and why\n  cargo xtask status                 what is live, since when, who approved it\n  cargo xtask rollback production    put the previous version back\n\nExit codes: 0 done; 1 a check failed; 2 wrong input; 3 something outside failed; 70 a bug; 75 parked, waiting for a person;\n130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every verb takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// How many steps may work at once [default: the number of processors]
+    #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Stop everything at the first failure, instead of only what depends on it
+    #[arg(long, global = true)]
+    pub(crate) fail_fast: bool,
+    /// Do not use recorded outputs
+    #[arg(long, global = true)]
+    pub(crate) no_cache: bool,
+    /// Report as JSON on standard output; runs report one event per line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Answer approvals with yes, as weak evidence: an environment that wants more refuses it
+    #[arg(long, short, global = true)]
+    pub(crate) yes: bool,
+    /// Say only what failed
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Whose rules hold [default: github in GitHub Actions, else local]
+    #[arg(long, global = true, value_name = "PROFILE")]
+    pub(crate) profile: Option<ProfileArg>,
+    /// No colours
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+/// A profile, as it is written on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ProfileArg {
+    /// Everything embedded, on this machine
+    Local,
+    /// A job of GitHub Actions
+    Github,
+}
+
+impl From<ProfileArg> for Profile {
+    fn from(arg: ProfileArg) -> Self {
+        match arg {
+            ProfileArg::Local => Self::Local,
+            ProfileArg::Github => Self::Github,
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Run all checks
+    Ci,
+    /// Run the checks that build nothing that is run: format, lints, documentation
+    Lint,
+    /// Run the tests
+    Test {
+        /// Only the tests of these packages
+        packages: Vec<String>,
+    },
+    /// Compile the services
+    Build,
+    /// Build the images
+    Image {
+        /// Compare with this image instead of keeping what was built
+        #[arg(long, value_name = "REF")]
+        verify: Option<String>,
+    },
+    /// Push the images to the registry
+    Push,
+    /// Put the images on the standby side of an environment
+    Deploy {
+        /// The environment, as in plimsoll.toml
+        env: String,
+    },
+    /// Ask what is on the standby side of an environment whether it works
+    Smoke {
+        /// The environment, as in plimsoll.toml
+        env: String,
+    },
+    /// Check, build, push, stage, smoke-test, ask for approval, cut over
+    #[command(
+        after_help = "Without a terminal the run parks at the approval (exit code 75); then\n  cargo xtask approve RUN\n  cargo xtask resume RUN"
+    )]
+    Release {
+        /// Cut over without letting requests finish; shows what draining is for
+        #[arg(long, hide = true)]
+        no_drain: bool,
+    },
+    /// Cut over to what is on standby, with the proofs a release has
+    Promote,
+    /// Answer the approval a run waits for
+    #[command(after_help = "Example:\n  cargo xtask approve 20260301-1200 --deny --reason \"wait for the audit\"")]
+    Approve(ApproveArgs),
+    /// Put an earlier version back, without a build
+    #[command(
+        after_help = "Examples:\n  cargo xtask rollback production\n  cargo xtask rollback production --to 1.4.2 --dry-run"
+    )]
+    Rollback(RollbackArgs),
+    /// Go on with a run that failed, parked or was interrupted
+    Resume {
+        /// The run or the beginning of its id [default: the newest unfinished one]
+        run: Option<String>,
+    },
+    /// List the runs
+    Runs,
+    /// Show a step's log, or where a run's logs lie
+    Logs {
+        /// The run or the beginning of its id
+        run: String,
+        /// The step
+        step: Option<String>,
+    },
+    /// Print what a pipeline would do, with a reason for each step
+    Plan {
+        /// The pipeline
+        pipeline: String,
+        /// How to print it [default: tree]
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<PlanFormat>,
+    },
+    /// Say what would be done with a step, and why
+    Explain {
+        /// The step
+        step: String,
+        /// The pipeline it is in [default: the first that has it]
+        #[arg(long)]
+        pipeline: Option<String>,
+    },
+    /// Say what is live, since when, and who approved it
+    Status,
+    /// Stop an environment's services
+    Stop {
+        /// The environment
+        env: String,
+    },
+    /// Start an environment's services again
+    Start {
+        /// The environment
+        env: String,
+    },
+    /// Stop all that runs on this machine: services, proxy, registry, supervisor
+    Down,
+    /// Say what this machine can do, and the fix for what it cannot
+    Doctor,
+    /// Check the workspace's own rules: crate directions, module headers
+    Tidy,
+    /// Send a notice to the configured channels, to see that they work
+    Notify {
+        /// What to say
+        message: Option<String>,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Go on with a run in the executable that began it
+    #[command(name = "__resume", hide = true)]
+    ResumeHere {
+        /// The run
+        run: String,
+    },
+}
+
+/// `approve`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ApproveArgs {
+    /// The run or the beginning of its id
+    pub(crate) run: String,
+    /// Say no
+    #[arg(long, requires = "reason")]
+    pub(crate) deny: bool,
+    /// Why
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+}
+
+/// `rollback`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RollbackArgs {
+    /// The environment
+    pub(crate) env: String,
+    /// The version [default: the one before]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<String>,
+    /// Say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How a plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanFormat {
+    /// Indented text
+    Tree,
+    /// A Mermaid flowchart
+    Mermaid,
+    /// A Graphviz digraph
+    Dot,
+    /// JSON
+    Json,
+}
+
+/// What a verb that runs a pipeline asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) pipeline: &'static str,
+    pub(crate) only: Vec<String>,
+    pub(crate) environment: Option<String>,
+    pub(crate) no_drain: bool,
+}
+
+impl Command {
+    /// The pipeline and the steps of it that the verb runs; `None` for a verb that runs none.
+    pub(crate) fn wanted(&self) -> Option<Wanted> {
+        let of = |pipeline, only: &[&str]| Wanted {
+            pipeline,
+            only: only.iter().map(|kind| (*kind).to_owned()).collect(),
+            ..Wanted::default()
+        };
+        let at = |kind: &str, env: &String| Wanted {
+            pipeline: "release",
+            only: vec![format!("{kind}[{env}]")],
+            environment: Some(env.clone()),
+            no_drain: false,
+        };
+        Some(match self {
+            Self::Ci => of("ci", &[]),
+            Self::Lint => of("ci", &["fmt", "clippy", "docs"]),
+            Self::Test { packages } if packages.is_empty() => of("ci", &["test"]),
+            Self::Test { packages } => {
+                Wanted { only: packages.iter().map(|p| format!("test[{p}]")).collect(), ..of("ci", &[]) }
+            }
+            Self::Tidy => of("ci", &["tidy"]),
+            Self::Build => of("release", &["compile", "build"]),
+            Self::Image { verify: None } => of("release", &["image"]),
+            Self::Push => of("release", &["push"]),
+            Self::Deploy { env } => at("deploy", env),
+            Self::Smoke { env } => at("smoke", env),
+            Self::Release { no_drain } => Wanted { no_drain: *no_drain, ..of("release", &[]) },
+            Self::Promote => of("release", &["promote"]),
+            _ => return None,
+        })
+    }
+
+    /// Whether only an executable with delivery in it can do this.
+    pub(crate) fn needs_delivery(&self) -> bool {
+        match self {
+            Self::Approve(_)
+            | Self::Rollback(_)
+            | Self::Status
+            | Self::Stop { .. }
+            | Self::Start { .. }
+            | Self::Down
+            | Self::Notify { .. }
+            | Self::Image { .. } => true,
+            other => other.wanted().is_some_and(|wanted| wanted.pipeline != "ci"),
+        }
+    }
+
+    /// The verb as it is typed.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self {
+            Self::Approve(_) => "approve",
+            Self::Rollback(_) => "rollback",
+            Self::Status => "status",
+            Self::Stop { .. } => "stop",
+            Self::Start { .. } => "start",
+            Self::Down => "down",
+            Self::Notify { .. } => "notify",
+            Self::Image { .. } => "image --verify",
+            _ => "this",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &str) -> Command {
+        Cli::try_parse_from(std::iter::once("xtask").chain(args.split_whitespace())).unwrap().command
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_of_the_contract_is_understood() {
+        for line in [
+            "ci",
+            "lint",
+            "test",
+            "build",
+            "image",
+            "push",
+            "deploy staging",
+            "smoke staging",
+            "release",
+            "promote",
+            "approve R",
+            "approve R --deny --reason no",
+            "rollback production --to 1.2.3 --dry-run",
+            "resume",
+            "resume R",
+            "runs --json",
+            "logs R",
+            "logs R compile[api]",
+            "plan release --format mermaid",
+            "explain fmt",
+            "status --json",
+            "stop staging",
+            "start staging",
+            "down",
+            "doctor --json",
+            "tidy",
+            "notify",
+            "completions bash",
+            "__resume R",
+            "release --yes --jobs 4 --fail-fast --no-cache --quiet --profile github --no-color",
+        ] {
+            parse(line);
+        }
+    }
+
+    #[test]
+    fn a_denial_wants_a_reason() {
+        assert!(Cli::try_parse_from(["xtask", "approve", "R", "--deny"]).is_err());
+    }
+
+    #[test]
+    fn verbs_that_run_steps_name_them() {
+        let only = |line: &str| parse(line).wanted().unwrap().only.join(" ");
+        assert_eq!(only("ci"), "");
+        assert_eq!(only("lint"), "fmt clippy docs");
+        assert_eq!(only("test core http"), "test[core] test[http]");
+        assert_eq!(only("deploy staging"), "deploy[staging]");
+        assert_eq!(parse("status").wanted(), None);
+    }
+
+    #[test]
+    fn checks_and_reports_are_done_by_the_thin_executable() {
+        for (line, expected) in [
+            ("ci", false),
+            ("lint", false),
+            ("test", false),
+            ("tidy", false),
+            ("runs", false),
+            ("logs R", false),
+            ("plan ci", false),
+            ("resume", false),
+            ("doctor", false),
+            ("completions zsh", false),
+            ("release", true),
+            ("build", true),
+            ("status", true),
+            ("rollback production", true),
+            ("notify", true),
+        ] {
+            assert_eq!(parse(line).needs_delivery(), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Thin and full: which executable does the work, and becoming the other one.
+//!
+//! Thin executables hold the checks only. The full one of a package `PKG` is its binary `PKG-delivery`, built with the feature
+//! `delivery` by cargo itself, so that it is never out of date; the two share every crate whose features are the same.
+
+use crate::{cli_error::CliError, project::Project, settings};
+use plimsoll_process::{Cmd, Environment, replace_process};
+use std::{ffi::OsString, path::Path};
+
+/// Whether this executable has delivery in it.
+pub(crate) const FULL: bool = cfg!(feature = "delivery");
+
+/// The name of the full executable.
+pub(crate) fn full_name(package: &str) -> String {
+    format!("{package}-delivery")
+}
+
+/// What builds and starts the full executable. Everything of this process's environment is passed on: it is the same program.
+fn full_command(package: &str, args: &[OsString], environment: &Environment) -> Cmd {
+    let bin = full_name(package);
+    Cmd::new(settings::cargo(environment))
+        .args(["run", "--quiet", "--package", package, "--features", "delivery", "--bin", &bin, "--"])
+        .args(args.iter().cloned())
+        .envs(environment.iter())
+}
+
+/// Becomes the full executable, with the same arguments. Comes back only when that cannot be.
+pub(crate) fn become_full(project: &Project, args: &[OsString], environment: &Environment) -> CliError {
+    replace_process(&full_command(project.package(), args, environment)).into()
+}
+
+/// Becomes the executable at `path`.
+pub(crate) fn become_kept(path: &Path, args: &[&str], environment: &Environment) -> CliError {
+    replace_process(&Cmd::new(path).args(args.iter().copied()).envs(environment.iter())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_full_executable_is_run_by_cargo_with_the_same_arguments() {
+        let environment = Environment::of([("CARGO", "/bin/cargo"), ("TOKEN", "hunter2")]);
+        let shown = format!("{:?}", full_command("xtask", &["release".into(), "--yes".into()], &environment));
+        for part in ["/bin/cargo", "\"xtask-delivery\", \"--\", \"release\", \"--yes\"", "TOKEN"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        assert!(!shown.contains("hunter2"));
+    }
+}

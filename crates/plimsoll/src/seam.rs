@@ -1,0 +1,55 @@
+//! Where the command line meets delivery: what both know, and the four calls from one to the other. Compiled in both forms, so that
+//! everything else is the same code with and without the feature.
+
+use crate::{cli::Command, cli_error::CliError, report::Finding, session::Session};
+use plimsoll_engine::{Resources, StepError};
+use plimsoll_steps::{Inputs, Workspace};
+use std::{ffi::OsString, process::ExitCode};
+
+/// Clients, targets and the like for a run with these inputs.
+pub(crate) async fn resources(
+    session: &Session,
+    inputs: &Inputs,
+    workspace: &Workspace,
+) -> Result<Resources, StepError> {
+    #[cfg(feature = "delivery")]
+    return crate::delivery::resources(session, inputs, workspace).await;
+    #[cfg(not(feature = "delivery"))]
+    {
+        let _ = (session, inputs, workspace);
+        Ok(Resources::new())
+    }
+}
+
+/// Does a verb of delivery; `None` if it is none of its verbs.
+pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCode>, CliError> {
+    #[cfg(feature = "delivery")]
+    return crate::delivery::verb(session, command);
+    #[cfg(not(feature = "delivery"))]
+    {
+        let _ = (session, command);
+        Ok(None)
+    }
+}
+
+/// Plays one of the long-lived processes (supervisor, proxy, registry) that are started with hidden verbs.
+pub(crate) fn hidden(args: &[OsString]) -> Option<ExitCode> {
+    #[cfg(feature = "delivery")]
+    return crate::delivery::hidden(args);
+    #[cfg(not(feature = "delivery"))]
+    {
+        let _ = args;
+        None
+    }
+}
+
+/// What delivery needs of this machine.
+pub(crate) fn doctor(session: &Session) -> Vec<Finding> {
+    #[cfg(feature = "delivery")]
+    return crate::delivery::doctor(session);
+    #[cfg(not(feature = "delivery"))]
+    {
+        let _ = session;
+        Vec::new()
+    }
+}

@@ -1,0 +1,57 @@
+//! What each verb does, one file per group. Verbs of delivery are on the other side of [`crate::seam`].
+
+pub(crate) mod doctor;
+pub(crate) mod plan;
+pub(crate) mod resume;
+pub(crate) mod runs;
+
+use crate::{
+    cli::{Command, Wanted},
+    cli_error::CliError,
+    form,
+    project::Project,
+    running,
+    seam,
+    session::Session,
+};
+use std::{ffi::OsString, process::ExitCode};
+
+/// Does a verb.
+pub(crate) fn run(
+    session: &Session,
+    project: &Project,
+    command: &Command,
+    args: &[OsString],
+) -> Result<ExitCode, CliError> {
+    if let Some(wanted) = command.wanted() {
+        return start(session, project, wanted);
+    }
+    match command {
+        Command::Resume { run } => resume::resume(session, project, run.as_deref(), args),
+        Command::ResumeHere { run } => resume::here(session, project, run),
+        Command::Runs => runs::list(session),
+        Command::Logs { run, step } => runs::logs(session, run, step.as_deref()),
+        Command::Plan { pipeline, format } => plan::plan(session, project, pipeline, *format),
+        Command::Explain { step, pipeline } => plan::explain(session, project, step, pipeline.as_deref()),
+        other => match seam::verb(session, other)? {
+            Some(code) => Ok(code),
+            None => Err(CliError::NotHere { verb: other.verb().to_owned() }),
+        },
+    }
+}
+
+fn start(session: &Session, project: &Project, wanted: Wanted) -> Result<ExitCode, CliError> {
+    running::runtime()?.block_on(async {
+        let (inputs, workspace) = session.inputs(wanted).await?;
+        let pipeline = project.build(&inputs)?;
+        running::start(session, &pipeline, &inputs, workspace).await
+    })
+}
+
+/// Says that the full executable is built first, when that will take a while and nothing else would be seen.
+pub(crate) fn announce_full(session: &Session, project: &Project) {
+    let built = std::env::current_exe().is_ok_and(|own| own.with_file_name(form::full_name(project.package())).exists());
+    if !built && !session.global.quiet {
+        session.console.err("building the delivery verbs: this takes a few minutes the first time\n");
+    }
+}

@@ -1,0 +1,111 @@
+//! `plan` and `explain`: what would be done, without doing any of it.
+
+use crate::{
+    cli::{Command, PlanFormat, Wanted},
+    cli_error::CliError,
+    project::Project,
+    report::{RunReporter, plan as render},
+    running, select,
+    session::Session,
+    verbs::runs::json,
+};
+use plimsoll_core::RunId;
+use plimsoll_engine::{Pipeline, Plan, system_clock};
+use std::{process::ExitCode, sync::Arc};
+
+/// Whether the verb asks for a pipeline that only the full executable may have.
+pub(crate) fn is_elsewhere(project: &Project, command: &Command) -> bool {
+    match command {
+        Command::Plan { pipeline, .. } | Command::Explain { pipeline: Some(pipeline), .. } => !project.has(pipeline),
+        // The kinds of steps the checks are made of; anything else is looked for where everything is.
+        Command::Explain { step, pipeline: None } => {
+            !["fmt", "clippy", "test", "docs", "tidy"].contains(&select::kind(step))
+        }
+        _ => false,
+    }
+}
+
+/// `plan PIPELINE`.
+pub(crate) fn plan(
+    session: &Session,
+    project: &Project,
+    pipeline: &str,
+    format: Option<PlanFormat>,
+) -> Result<ExitCode, CliError> {
+    let plan = running::runtime()?.block_on(planned(session, project, pipeline))?.0;
+    let chosen = format.unwrap_or(if session.global.json { PlanFormat::Json } else { PlanFormat::Tree });
+    session.console.out(&match chosen {
+        PlanFormat::Tree => render::tree(&plan, session.mode.color),
+        PlanFormat::Mermaid => render::mermaid(&plan),
+        PlanFormat::Dot => render::dot(&plan),
+        PlanFormat::Json => json(&plan),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `explain STEP`.
+pub(crate) fn explain(
+    session: &Session,
+    project: &Project,
+    step: &str,
+    pipeline: Option<&str>,
+) -> Result<ExitCode, CliError> {
+    let runtime = running::runtime()?;
+    let names: Vec<&str> = match pipeline {
+        Some(name) => vec![name],
+        None => project.names().collect(),
+    };
+    let mut known = Vec::new();
+    for name in names {
+        let (plan, whole) = runtime.block_on(planned(session, project, name))?;
+        let Some(found) = plan.steps.iter().find(|planned| &*planned.name == step) else {
+            known.extend(whole.step_names());
+            continue;
+        };
+        let text = if session.global.json {
+            let params: serde_json::Value = serde_json::from_str(&found.params).unwrap_or_default();
+            let mut value = serde_json::to_value(found).expect("a planned step is plain data");
+            value["params"] = params;
+            value["pipeline"] = plan.pipeline.clone().into();
+            json(&value)
+        } else {
+            render::explain(&plan, found)
+        };
+        session.console.out(&text);
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(CliError::UnknownStep { step: step.to_owned(), known })
+}
+
+async fn planned(session: &Session, project: &Project, pipeline: &str) -> Result<(Plan, Pipeline), CliError> {
+    let Some(name) = project.names().find(|name| *name == pipeline) else {
+        let known = project.names().map(str::to_owned).collect();
+        return Err(CliError::UnknownPipeline { pipeline: pipeline.to_owned(), known });
+    };
+    let (inputs, workspace) = session.inputs(Wanted { pipeline: name, ..Wanted::default() }).await?;
+    let built = project.build(&inputs)?;
+    let reporter = Arc::new(RunReporter::new(session));
+    let setup = running::setup(session, &inputs, workspace, &reporter).await?;
+    let plan = setup.plan(&built, &RunId::new(system_clock()(), 0))?;
+    Ok((plan, built))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_thin_executable_has_not_is_looked_for_in_the_full_one() {
+        let project = Project::new("xtask").pipeline("ci", |_, _| Ok(()));
+        let explain = |step: &str, pipeline: Option<&str>| Command::Explain {
+            step: step.to_owned(),
+            pipeline: pipeline.map(str::to_owned),
+        };
+        let plan = |pipeline: &str| Command::Plan { pipeline: pipeline.to_owned(), format: None };
+        assert!(!is_elsewhere(&project, &plan("ci")) && is_elsewhere(&project, &plan("release")));
+        assert!(!is_elsewhere(&project, &explain("test[core]", None)));
+        assert!(is_elsewhere(&project, &explain("push[api]", None)));
+        assert!(is_elsewhere(&project, &explain("fmt", Some("release"))));
+        assert!(!is_elsewhere(&project, &Command::Ci));
+    }
+}
