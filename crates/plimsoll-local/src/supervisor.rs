@@ -11,6 +11,7 @@ mod handover;
 mod lease;
 mod logs;
 mod paths;
+mod peek;
 mod ports;
 mod probe;
 pub(crate) mod protocol;
@@ -32,6 +33,7 @@ pub use state::StateError;
 
 pub(crate) use logs::{open as open_log, tail as tail_log};
 pub(crate) use paths::create_private;
+pub(crate) use peek::peek;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};

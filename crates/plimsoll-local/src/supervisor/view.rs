@@ -5,18 +5,27 @@ use crate::supervisor::{
     logs,
     replica::Status,
     spawn::SlotKey,
-    state::{EnvironmentState, SlotState},
+    state::{EnvironmentState, ServiceState, SlotState},
 };
-use plimsoll_core::{EnvironmentName, Slot};
+use plimsoll_core::{EnvironmentName, ServiceName, Slot};
 use plimsoll_deploy::{Activation, Observation, ServiceView, SlotView};
 
 /// One look at an environment.
 pub(crate) async fn observe(supervisor: &Supervisor, name: &EnvironmentName) -> Observation {
-    let EnvironmentState { generation, live, history, stopped, lock, services } = supervisor.environment(name).await;
-    let service = |(service, of): (&plimsoll_core::ServiceName, &crate::supervisor::state::ServiceState)| {
+    show(name, supervisor.environment(name).await, &|key| supervisor.statuses(key))
+}
+
+/// The durable state of an environment, with what is known of its replicas.
+pub(crate) fn show(
+    name: &EnvironmentName,
+    environment: EnvironmentState,
+    statuses: &dyn Fn(&SlotKey) -> Vec<Status>,
+) -> Observation {
+    let EnvironmentState { generation, live, history, stopped, lock, services } = environment;
+    let service = |(service, of): (&ServiceName, &ServiceState)| {
         let view = |slot: Slot| {
             let key = SlotKey { environment: name.clone(), service: service.clone(), slot };
-            of.slots.get(&slot).map(|stands| slot_view(slot, stands, &supervisor.statuses(&key)))
+            of.slots.get(&slot).map(|stands| slot_view(slot, stands, &statuses(&key)))
         };
         let standby = match of.live {
             Some(live) => view(live.other()),

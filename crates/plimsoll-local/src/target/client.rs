@@ -46,6 +46,19 @@ impl Client {
         connection.ask(request).await
     }
 
+    /// Asks a supervisor that runs; `None` when none does.
+    pub(super) async fn ask_running(&self, request: &Request) -> Result<Option<Answer>, TargetError> {
+        match self.connect().await? {
+            Some(mut connection) => connection.ask(request).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The state directory.
+    pub(super) fn paths(&self) -> &LocalPaths {
+        &self.paths
+    }
+
     /// Asks for the supervisor's end, and waits for it; nothing to do when none runs. `children` says that these are to
     /// end too: where a supervisor that was killed left some, another one is started to find and end them.
     pub(super) async fn end(&self, request: &Request, children: bool) -> Result<(), TargetError> {

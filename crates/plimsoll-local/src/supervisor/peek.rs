@@ -1,0 +1,59 @@
+//! A look at an environment that no supervisor looks after: what the state file says, and whether it answers.
+//!
+//! Changes nothing and starts nothing, not even a supervisor.
+
+use crate::supervisor::{
+    LocalPaths, probe,
+    protocol::broken,
+    replica::Status,
+    spawn::SlotKey,
+    state::{self, EnvironmentState, ReplicaState, SlotState},
+    view,
+};
+use futures_util::future::join_all;
+use plimsoll_core::EnvironmentName;
+use plimsoll_deploy::{Observation, TargetError};
+use plimsoll_process::Detached;
+use std::collections::BTreeMap;
+
+/// What is told of a replica that does not run.
+const NOTHING_RUNS: &str = "nothing runs here: the next release, or any other command that changes an environment, \
+brings it back";
+
+/// Looks at one environment; `None` when the state file knows nothing of it.
+pub(crate) async fn peek(paths: &LocalPaths, name: &EnvironmentName) -> Result<Option<Observation>, TargetError> {
+    let file = paths.state_file();
+    let loaded = state::load(&file).map_err(|e| broken(format!("look at {name} without a supervisor"), e))?;
+    let Some(environment) = loaded.state.environments.get(name) else { return Ok(None) };
+    let statuses = statuses(name, environment).await;
+    Ok(Some(view::show(name, environment.clone(), &|key| statuses.get(key).cloned().unwrap_or_default())))
+}
+
+async fn statuses(name: &EnvironmentName, environment: &EnvironmentState) -> BTreeMap<SlotKey, Vec<Status>> {
+    let mut all = BTreeMap::new();
+    for (service, of) in &environment.services {
+        for (slot, stands) in &of.slots {
+            let key = SlotKey { environment: name.clone(), service: service.clone(), slot: *slot };
+            let each = stands.replicas.iter().map(|replica| status(environment.stopped, stands, replica));
+            all.insert(key, join_all(each).await);
+        }
+    }
+    all
+}
+
+/// A replica whose supervisor was killed goes on, so it is asked; everything else is down.
+async fn status(stopped: bool, stands: &SlotState, replica: &ReplicaState) -> Status {
+    let base = Status { crashes: replica.crashes, ..Status::default() };
+    let Some(process) = replica.process.as_ref().and_then(Detached::adopt) else {
+        // A stop is no failure: the observation says that it was on purpose.
+        return Status { failing: (!stopped).then(|| NOTHING_RUNS.to_owned()), ..base };
+    };
+    let health = &stands.spec.health.path;
+    let failing = match probe::status(replica.port, health).await {
+        Ok(200) => None,
+        Ok(status) => Some(format!("{health} answered {status}")),
+        Err(error) => Some(error.to_string()),
+    };
+    let (pid, ready) = (Some(process.identity().pid), failing.is_none());
+    Status { pid, port: replica.port, verified: ready, ready, active: stands.active.filter(|_| ready), failing, ..base }
+}
