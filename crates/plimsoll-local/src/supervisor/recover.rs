@@ -60,8 +60,11 @@ pub(crate) async fn recover(supervisor: &Arc<Supervisor>) -> Result<(), TargetEr
     if let Err(error) = supervisor.router.push(supervisor).await {
         tracing::warn!(error = chain(&error), "the proxy did not take the first table yet");
     }
-    if let Some(known) = &state.registry {
-        registry::ensure(supervisor, &known.program, &known.args).await?;
+    if let Some(known) = &state.registry
+        && let Err(error) = registry::ensure(supervisor, &known.program, &known.args).await
+    {
+        // Whoever needs the registry asks for it, and is told; what serves goes on without it.
+        tracing::error!(error = chain(&error), "the registry is lost");
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! The embedded registry as a child: its listener belongs to the supervisor, so its port never changes.
+//! The embedded registry as a child: started on demand, found again, started again whenever it ends, on one port for ever.
 //!
-//! The child is any program that accepts connections on a listening socket given as its standard input.
+//! The child is any program that accepts connections on a listening socket given as its standard input. When a
+//! supervisor dies, that socket lives on in the child alone, which goes on serving; the next supervisor looks after the
+//! child, and listens on the port itself only once the child has ended.
 
 use crate::supervisor::{
     backoff::Backoff,
@@ -10,74 +12,92 @@ use crate::supervisor::{
     state::AuxiliaryState,
 };
 use plimsoll_deploy::TargetError;
-use plimsoll_process::{Adopted, Cmd, spawn_detached};
-use std::{
-    net::TcpListener,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use plimsoll_process::{Adopted, Cmd, Detached, spawn_detached};
+use std::{net::TcpListener, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
 
-/// The listener, once it is bound.
+/// The port, once a keeper looks after it.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    listener: Mutex<Option<Arc<TcpListener>>>,
+    port: Mutex<Option<u16>>,
 }
 
 /// Uploads that take longer than this to finish begin again.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Starts the registry unless it runs, and returns its base URL.
+/// A registry that lives shorter than this counts towards a crash loop.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Starts the registry unless it runs, and returns its base URL. Another `program` takes effect at its next start.
 pub(crate) async fn ensure(
     supervisor: &Arc<Supervisor>,
     program: &Path,
     args: &[String],
 ) -> Result<String, TargetError> {
-    let mut listener = supervisor.registry.listener.lock().await;
-    if let Some(bound) = &*listener {
-        let port = bound.local_addr().map_err(|e| broken("read the registry's port", e))?.port();
-        return Ok(url(port));
-    }
+    let mut kept = supervisor.registry.port.lock().await;
     let known = supervisor.state().await.registry;
     let wanted = known.as_ref().map_or(0, |k| k.port);
-    let adopted = known.as_ref().and_then(|k| k.process.as_ref()).and_then(plimsoll_process::Detached::adopt);
-    if let Some(process) = adopted {
-        // Its listener died with the supervisor before this one and lives only in that process: there is no way to get
-        // it back, so the process makes way.
-        process.kill_tree(GRACE).await.map_err(|e| broken("end the registry before this one", e))?;
-    }
-    let bound = ports::listen(wanted).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            let reason = format!("{} listens there already", ports::describe_owner(wanted));
-            refused(format!("listen on port {wanted} for the registry"), reason)
-        }
-        _ => broken("listen for the registry", e),
-    })?;
-    let port = bound.local_addr().map_err(|e| broken("read the registry's port", e))?.port();
-    let (program, args) = (program.to_owned(), args.to_vec());
+    let process = known.and_then(|k| k.process);
+    let (listener, running) = match (*kept, adopt(process.as_ref(), wanted).await) {
+        (Some(_), _) => (None, None),
+        (None, Some(running)) => (None, Some(running)),
+        (None, None) => (Some(listen(wanted)?), None),
+    };
+    let port = match &listener {
+        Some(bound) => bound.local_addr().map_err(|e| broken("read the registry's port", e))?.port(),
+        None => wanted,
+    };
     supervisor
         .change(|state| {
-            state.registry = Some(AuxiliaryState { program: program.clone(), args: args.clone(), port, process: None });
+            let (program, args) = (program.to_owned(), args.to_vec());
+            state.registry = Some(AuxiliaryState { program, args, port, process });
             Ok(())
         })
         .await?;
-    let bound = Arc::new(bound);
-    *listener = Some(bound.clone());
-    tokio::spawn(keep(supervisor.clone(), bound, program, args));
+    if kept.replace(port).is_none() {
+        tokio::spawn(keep(supervisor.clone(), port, listener, running));
+    }
     Ok(url(port))
 }
 
-async fn keep(supervisor: Arc<Supervisor>, listener: Arc<TcpListener>, program: PathBuf, args: Vec<String>) {
+/// The registry that an earlier supervisor started, when it runs and has its port.
+async fn adopt(process: Option<&Detached>, port: u16) -> Option<Adopted> {
+    let running = process?.adopt()?;
+    let pid = running.identity().pid;
+    if tokio::task::spawn_blocking(move || ports::listens(port, pid)).await.unwrap_or(false) {
+        return Some(running);
+    }
+    tracing::error!(pid, port, "the registry does not listen on its port and is replaced");
+    let _ = running.kill_tree(GRACE).await;
+    None
+}
+
+fn listen(port: u16) -> Result<TcpListener, TargetError> {
+    ports::listen(port).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let reason = format!("{} listens there already", ports::describe_owner(port));
+            refused(format!("listen on port {port} for the registry"), reason)
+        }
+        _ => broken("listen for the registry", e),
+    })
+}
+
+/// Keeps a registry running until the supervisor ends.
+async fn keep(supervisor: Arc<Supervisor>, port: u16, mut listener: Option<TcpListener>, adopted: Option<Adopted>) {
     let mut backoff = Backoff::default();
+    let mut running = adopted;
     let mut ending = supervisor.ending.subscribe();
+    let mut quick = 0_u32;
     while !*ending.borrow() {
         let started = Instant::now();
-        match start(&supervisor, &listener, &program, &args).await {
+        let process = match running.take() {
+            Some(process) => Ok(process),
+            None => start(&supervisor, port, &mut listener).await,
+        };
+        match process {
             Ok(process) => {
                 tokio::select! {
                     seen = process.wait_exit() => tracing::error!(?seen, "the registry ended and is started again"),
@@ -87,24 +107,29 @@ async fn keep(supervisor: Arc<Supervisor>, listener: Arc<TcpListener>, program: 
             }
             Err(error) => tracing::error!(error = chain(&error), "the registry cannot be started"),
         }
-        tokio::select! {
-            () = sleep(backoff.after(started.elapsed())) => {}
-            _ = ending.wait_for(|e| *e) => return,
+        // The first restart is at once: clients wait. A registry that cannot live is not restarted in a hot loop.
+        let life = started.elapsed();
+        quick = if life >= SETTLED { 0 } else { quick + 1 };
+        if quick > 1 {
+            tokio::select! {
+                () = sleep(backoff.after(life)) => {}
+                _ = ending.wait_for(|e| *e) => return,
+            }
         }
     }
 }
 
-async fn start(
-    supervisor: &Supervisor,
-    listener: &TcpListener,
-    program: &Path,
-    args: &[String],
-) -> Result<Adopted, TargetError> {
+async fn start(supervisor: &Supervisor, port: u16, listener: &mut Option<TcpListener>) -> Result<Adopted, TargetError> {
     let what = "start the registry";
-    let stdin = OwnedFd::from(listener.try_clone().map_err(|e| broken(what, e))?);
+    let bound = match listener {
+        Some(bound) => bound,
+        None => listener.insert(listen(port)?),
+    };
+    let known = supervisor.state().await.registry.ok_or_else(|| broken(what, "the state has no registry"))?;
+    let stdin = OwnedFd::from(bound.try_clone().map_err(|e| broken(what, e))?);
     let log = logs::open(&supervisor.paths.root().join("logs/registry.log")).map_err(|e| broken(what, e))?;
     let errors = log.try_clone().map_err(|e| broken(what, e))?;
-    let command = Cmd::new(program).args(args).cwd(supervisor.paths.root());
+    let command = Cmd::new(&known.program).args(&known.args).cwd(supervisor.paths.root());
     let started = spawn_detached(&command, log, errors, Some(stdin)).map_err(|e| broken(what, e))?;
     supervisor
         .change(|state| {
