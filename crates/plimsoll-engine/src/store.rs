@@ -87,6 +87,11 @@ impl StateDir {
         Ok(print)
     }
 
+    /// Where an executable with this fingerprint is kept, whether it is there or not.
+    pub fn executable_path(&self, print: &Fingerprint) -> PathBuf {
+        self.0.join("bin").join(print.to_string())
+    }
+
     /// Where the executable with this fingerprint is kept, if it still is and still is the same.
     pub fn executable(&self, print: &Fingerprint) -> Option<PathBuf> {
         let path = self.0.join("bin").join(print.to_string());

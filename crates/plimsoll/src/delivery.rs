@@ -1,0 +1,32 @@
+//! Delivery: what the full executable adds to the thin one. Resources for runs that ship, the verbs that look at or change
+//! environments, and the long-lived processes of the local target.
+
+mod approve;
+mod daemons;
+mod doctor;
+mod environments;
+mod resources;
+mod rollback;
+mod status;
+mod terminal;
+
+pub(crate) use daemons::hidden;
+pub(crate) use doctor::doctor;
+pub(crate) use resources::resources;
+
+use crate::{cli::Command, cli_error::CliError, running, session::Session};
+use std::process::ExitCode;
+
+/// Does a verb of delivery; `None` if it is none of its verbs.
+pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCode>, CliError> {
+    let runtime = running::runtime()?;
+    let code = match command {
+        Command::Status => runtime.block_on(status::status(session))?,
+        Command::Approve(args) => runtime.block_on(approve::approve(session, args))?,
+        Command::Stop { env } => runtime.block_on(environments::stop(session, env))?,
+        Command::Start { env } => runtime.block_on(environments::start(session, env))?,
+        Command::Down => runtime.block_on(environments::down(session))?,
+        _ => return Ok(None),
+    };
+    Ok(Some(code))
+}

@@ -1,0 +1,79 @@
+//! The long-lived processes, started by hidden verbs: supervisor, proxy, registry. They get everything as arguments, because
+//! they are started with a cleared environment.
+
+use plimsoll_local::{
+    LocalPaths, proxy,
+    supervisor::{self, Launch, Options},
+};
+use std::{ffi::OsString, net::TcpListener, os::fd::AsFd, os::unix::net::UnixStream, path::Path, process::ExitCode};
+use tracing_subscriber::filter::LevelFilter;
+
+pub(crate) const SUPERVISOR: &str = "__supervisor";
+const PROXY: &str = "__proxy";
+const REGISTRY: &str = "__registry";
+/// Requests in flight are cut off instead of drained: for tests that show what draining is for.
+const NO_DRAIN: &str = "--no-drain";
+
+/// How the supervisor of `state` is started from `program`.
+pub(crate) fn supervisor_launch(program: &Path, state: &Path, no_drain: bool) -> Launch {
+    let mut args = vec![SUPERVISOR.to_owned(), state.display().to_string()];
+    args.extend(no_drain.then(|| NO_DRAIN.to_owned()));
+    Launch { program: program.to_owned(), args }
+}
+
+/// How the embedded registry over `root` is started from `program`.
+pub(crate) fn registry_launch(program: &Path, root: &Path) -> Launch {
+    Launch { program: program.to_owned(), args: vec![REGISTRY.to_owned(), root.display().to_string()] }
+}
+
+/// Plays one of the long-lived processes, if the arguments ask for one.
+pub(crate) fn hidden(args: &[OsString]) -> Option<ExitCode> {
+    let verb = args.first()?.to_str()?;
+    if ![SUPERVISOR, PROXY, REGISTRY].contains(&verb) {
+        return None;
+    }
+    let place = args.get(1).map(Path::new).unwrap_or(Path::new(""));
+    let no_drain = args.iter().any(|a| a == NO_DRAIN);
+    // Standard error of these processes is their log file.
+    tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_ansi(false).with_writer(std::io::stderr).init();
+    let result = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
+        runtime.block_on(async {
+            match verb {
+                SUPERVISOR => supervise(place, no_drain).await,
+                PROXY => route(place, no_drain).await,
+                _ => serve_registry(place).await,
+            }
+        })
+    });
+    Some(match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = &*error, "{verb} ends");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn supervise(state: &Path, no_drain: bool) -> Outcome {
+    let mut args = vec![PROXY.to_owned(), state.display().to_string()];
+    args.extend(no_drain.then(|| NO_DRAIN.to_owned()));
+    let proxy = Launch { program: std::env::current_exe()?, args };
+    Ok(supervisor::serve(LocalPaths::new(state), Options { proxy }).await?)
+}
+
+async fn route(state: &Path, no_drain: bool) -> Outcome {
+    let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let options = proxy::ProxyOptions { drain: !no_drain, ..proxy::ProxyOptions::default() };
+    Ok(proxy::serve(control, &LocalPaths::new(state).proxy_socket(), options).await?)
+}
+
+async fn serve_registry(root: &Path) -> Outcome {
+    let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let shutdown = async move {
+        terminate.recv().await;
+    };
+    Ok(plimsoll_oci::registry::serve(listener, root.to_owned(), shutdown).await?)
+}

@@ -1,0 +1,53 @@
+//! `stop`, `start`, `down`: the emergency stop of an environment and its end, and the end of everything local. Each is
+//! a run of its own with a journal, so that who did it is known.
+
+use super::resources::Delivery;
+use crate::{cli_error::CliError, session::Session};
+use plimsoll_deploy::Target;
+use plimsoll_engine::StepError;
+use plimsoll_local::LocalTarget;
+use std::{process::ExitCode, sync::Arc};
+
+fn target(session: &Session, name: &str) -> Result<Arc<LocalTarget>, CliError> {
+    let name = session.environment_name(name)?;
+    let mut delivery = Delivery::open(session, false)?;
+    Ok(delivery.targets.remove(&name).expect("every configured environment has a target"))
+}
+
+/// Ends all processes of an environment; its record stays.
+pub(crate) async fn stop(session: &Session, name: &str) -> Result<ExitCode, CliError> {
+    let target = target(session, name)?;
+    let actor = session.actor().await;
+    let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
+    if seen.stopped {
+        session.console.out(&format!("{name} is stopped already (generation {})\n", seen.generation));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let generation = target.stop(seen.generation, &actor, "asked for on the command line").await.map_err(|e| StepError::of(&e))?;
+    session.console.out(&format!("{name} stopped by {actor} (generation {generation}); again: cargo xtask start {name}\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a stopped environment as it was.
+pub(crate) async fn start(session: &Session, name: &str) -> Result<ExitCode, CliError> {
+    let target = target(session, name)?;
+    let actor = session.actor().await;
+    let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
+    if !seen.stopped {
+        session.console.out(&format!("{name} is not stopped (generation {})\n", seen.generation));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let generation = target.start(seen.generation, &actor).await.map_err(|e| StepError::of(&e))?;
+    session.console.out(&format!("{name} started by {actor} (generation {generation})\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends everything that runs on this machine for this project; the state stays.
+pub(crate) async fn down(session: &Session) -> Result<ExitCode, CliError> {
+    let delivery = Delivery::open(session, false)?;
+    if let Some(target) = delivery.targets.values().next() {
+        target.down().await.map_err(|e| StepError::of(&e))?;
+    }
+    session.console.out("nothing of this project runs here any more; its state stays\n");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,140 @@
+//! What the steps of a release need from outside: blob store, registry, targets, somebody to ask. Making them starts
+//! nothing and sends nothing; the local target starts its supervisor, and the registry, when a step first asks.
+
+use super::{daemons, terminal::Terminal};
+use crate::session::Session;
+use plimsoll_core::{
+    EnvironmentName, Secret,
+    config::{Registry as RegistryConfig, Target as TargetConfig},
+};
+use plimsoll_deploy::Target;
+use plimsoll_engine::{Resources, StepError};
+use plimsoll_http::{Client, ClientOptions};
+use plimsoll_local::{LocalPaths, LocalTarget, OciImages, SecretSource, supervisor::Launch};
+use plimsoll_oci::{AuthSource, BlobStore, RegistryClient, RegistryOptions};
+use plimsoll_process::Environment;
+use plimsoll_steps::{
+    Asker, Asking, Inputs, Machine, Origins, Registry, RegistryAddress, Targets, Workspace,
+};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+
+/// Everything that talks to environments and registries.
+pub(crate) struct Delivery {
+    pub(crate) targets: BTreeMap<EnvironmentName, Arc<LocalTarget>>,
+    pub(crate) http: Client,
+    pub(crate) registry: RegistryClient,
+    registry_launch: Launch,
+}
+
+impl Delivery {
+    /// Clients for all configured environments.
+    pub(crate) fn open(session: &Session, no_drain: bool) -> Result<Self, StepError> {
+        let options = ClientOptions { follow_redirects: false, ..ClientOptions::default() };
+        let http = Client::new(&options).map_err(|e| StepError::of(&e))?;
+        let registry = RegistryClient::new(http.clone(), registry_options(&session.environment));
+        // The kept copy: cargo may replace the executable that runs now while the supervisor still lives.
+        let own = std::env::current_exe().and_then(|own| session.state.keep_executable(&own));
+        let program = own
+            .map(|print| session.state.executable_path(&print))
+            .map_err(|e| StepError::external("cannot keep this executable for the supervisor").caused_by(&e))?;
+        let paths = LocalPaths::new(session.state.path());
+        let images = Arc::new(OciImages::new(&paths, registry.clone()));
+        let launch = daemons::supervisor_launch(&program, session.state.path(), no_drain);
+        let secrets = secrets(&session.environment, session.root.clone());
+        let mut targets = BTreeMap::new();
+        for (name, environment) in &session.config.environments {
+            match environment.target {
+                TargetConfig::Local => {
+                    let target = LocalTarget::new(
+                        paths.clone(),
+                        name.clone(),
+                        launch.clone(),
+                        images.clone(),
+                        Arc::clone(&secrets),
+                    );
+                    targets.insert(name.clone(), Arc::new(target));
+                }
+                other => {
+                    return Err(StepError::user(format!("environment {name} has target {other:?}, which this version cannot deploy to")));
+                }
+            }
+        }
+        let registry_launch = daemons::registry_launch(&program, &session.state.path().join("registry"));
+        Ok(Self { targets, http, registry, registry_launch })
+    }
+
+    fn locator(&self, session: &Session) -> Registry {
+        let project = session.config.project.name.to_string();
+        if let RegistryConfig::Remote { host, prefix } = &session.config.images.registry {
+            let prefix = if prefix.is_empty() { project } else { prefix.clone() };
+            let address = RegistryAddress { host: host.clone(), prefix };
+            return Registry(Box::new(move || {
+                let address = address.clone();
+                Box::pin(async move { Ok(address) })
+            }));
+        }
+        let (target, launch) = (self.targets.values().next().cloned(), self.registry_launch.clone());
+        Registry(Box::new(move || {
+            let (target, launch, prefix) = (target.clone(), launch.clone(), project.clone());
+            Box::pin(async move {
+                let target = target.ok_or_else(|| StepError::user("the embedded registry needs a local environment"))?;
+                let url = target.ensure_registry(launch).await.map_err(|e| StepError::of(&e))?;
+                let host = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+                Ok(RegistryAddress { host, prefix })
+            })
+        }))
+    }
+}
+
+/// The resources of a run that may ship.
+pub(crate) async fn resources(session: &Session, inputs: &Inputs, workspace: &Workspace) -> Result<Resources, StepError> {
+    let delivery = Delivery::open(session, inputs.options.no_drain)?;
+    let store = BlobStore::open(session.cache.join("cache/blobs")).map_err(|e| StepError::of(&e))?;
+    let origins = Origins::load(workspace, inputs.config(), &session.environment, inputs.source.dirty).await?;
+    let targets = delivery.targets.iter().map(|(name, t)| (name.clone(), Arc::clone(t) as Arc<dyn Target>)).collect();
+    let asker = Terminal::new(session).map(|t| Arc::new(t) as Arc<dyn Asker>);
+    Ok(Resources::new()
+        .with(Arc::new(delivery.locator(session)))
+        .with(Arc::new(store))
+        .with(Arc::new(origins))
+        .with(Arc::new(Machine::look(&sysroot(&session.environment), &session.environment)))
+        .with(Arc::new(Targets::new(targets, Arc::new(delivery.http.clone()))))
+        .with(Arc::new(delivery.http))
+        .with(Arc::new(delivery.registry))
+        .with(Arc::new(Asking(asker))))
+}
+
+/// Where the default compiler keeps its targets: rustup's choice, else where `rustc` lies.
+fn sysroot(environment: &Environment) -> PathBuf {
+    let home = environment.get("RUSTUP_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".rustup")));
+    let chosen = environment.get("RUSTUP_TOOLCHAIN").zip(home).map(|(t, h)| h.join("toolchains").join(t));
+    let beside = || {
+        let rustc = fs::canonicalize(plimsoll_process::which("rustc", environment)?).ok()?;
+        Some(rustc.parent()?.parent()?.to_owned())
+    };
+    chosen.filter(|c| c.exists()).or_else(beside).unwrap_or_default()
+}
+
+fn registry_options(environment: &Environment) -> RegistryOptions {
+    let directory = environment
+        .get("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".docker")));
+    let file = directory.map(|d| d.join("config.json")).filter(|f| f.exists());
+    RegistryOptions { auth: file.map_or(AuthSource::Anonymous, AuthSource::DockerConfig), ..RegistryOptions::default() }
+}
+
+/// Resolves `env:NAME` and `file:PATH`; a relative path is one in the workspace.
+pub(crate) fn secrets(environment: &Arc<Environment>, root: PathBuf) -> SecretSource {
+    let environment = Arc::clone(environment);
+    Arc::new(move |source: &str| match source.split_once(':') {
+        Some(("env", name)) => environment
+            .get(name)
+            .map(|v| Secret::new(v.to_string_lossy()))
+            .ok_or_else(|| format!("the environment variable {name} is not set")),
+        Some(("file", path)) => fs::read_to_string(root.join(path))
+            .map(|text| Secret::new(text.trim_end_matches('\n')))
+            .map_err(|e| format!("{path} cannot be read: {e}")),
+        _ => Err("it is neither `env:NAME` nor `file:PATH`".to_owned()),
+    })
+}
