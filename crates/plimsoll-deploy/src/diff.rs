@@ -6,10 +6,13 @@ use crate::{
 };
 use plimsoll_core::{Digest, ServiceName};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// The difference between what serves and what is to serve.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReleaseDiff {
     /// The version that serves, if one does.
     pub from_version: Option<String>,
@@ -55,6 +58,31 @@ pub struct ConfigChange {
     pub from: Option<String>,
     /// After.
     pub to: Option<String>,
+}
+
+/// One line per difference, for people.
+impl fmt::Display for ReleaseDiff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
+        writeln!(f, "version  {} → {}", or_none(&self.from_version), self.to_version)?;
+        if self.services.is_empty() {
+            writeln!(f, "services none changes")?;
+        }
+        for (name, change) in &self.services {
+            match change {
+                ServiceDiff::Added { digest } => writeln!(f, "+ {name} {}", digest.short())?,
+                ServiceDiff::Removed { digest } => writeln!(f, "- {name} {}", digest.short())?,
+                ServiceDiff::Changed { digest, config } => {
+                    let digest = digest.as_ref().map(|(from, to)| format!(" {} → {}", from.short(), to.short()));
+                    writeln!(f, "~ {name}{}", digest.unwrap_or_default())?;
+                    for change in config {
+                        writeln!(f, "    {} {} → {}", change.what, or_none(&change.from), or_none(&change.to))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ReleaseDiff {

@@ -23,6 +23,8 @@ pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCo
     let code = match command {
         Command::Status => runtime.block_on(status::status(session))?,
         Command::Approve(args) => runtime.block_on(approve::approve(session, args))?,
+        Command::Smoke { env } => runtime.block_on(environments::smoke(session, env))?,
+        Command::Rollback(args) if args.dry_run => runtime.block_on(rollback::dry_run(session, args))?,
         Command::Stop { env } => runtime.block_on(environments::stop(session, env))?,
         Command::Start { env } => runtime.block_on(environments::start(session, env))?,
         Command::Down => runtime.block_on(environments::down(session))?,

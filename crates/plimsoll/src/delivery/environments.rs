@@ -1,17 +1,37 @@
-//! `stop`, `start`, `down`: the emergency stop of an environment and its end, and the end of everything local. Each is
-//! a run of its own with a journal, so that who did it is known.
+//! `smoke`, `stop`, `start`, `down`: asking an environment whether it works, its emergency stop and the end of that, and the
+//! end of everything local. The target records who did it.
 
 use super::resources::Delivery;
 use crate::{cli_error::CliError, session::Session};
-use plimsoll_deploy::Target;
+use plimsoll_deploy::{ServiceSpec, Target, smoke_environment};
 use plimsoll_engine::StepError;
 use plimsoll_local::LocalTarget;
 use std::{process::ExitCode, sync::Arc};
 
-fn target(session: &Session, name: &str) -> Result<Arc<LocalTarget>, CliError> {
+pub(crate) fn target(session: &Session, name: &str) -> Result<Arc<LocalTarget>, CliError> {
     let name = session.environment_name(name)?;
     let mut delivery = Delivery::open(session, false)?;
     Ok(delivery.targets.remove(&name).expect("every configured environment has a target"))
+}
+
+/// Sends the declared smoke requests of what is live to where users reach it.
+pub(crate) async fn smoke(session: &Session, name: &str) -> Result<ExitCode, CliError> {
+    let delivery = Delivery::open(session, false)?;
+    let environment = session.environment_name(name)?;
+    let target = &delivery.targets[&environment];
+    let seen = target.peek().await.map_err(|e| StepError::of(&e))?;
+    let live = seen.and_then(|s| s.live).ok_or_else(|| StepError::user(format!("nothing is live in {name}")))?;
+    let services: Vec<ServiceSpec> = live.specs().into_iter().cloned().collect();
+    match smoke_environment(&**target, &services, &delivery.http).await {
+        Ok(report) => {
+            for (service, requests) in &report.requests {
+                session.console.out(&format!("{service}: {requests} requests answered as declared\n"));
+            }
+            session.console.out(&format!("{name} works: {}\n", live.version));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => Err(StepError::check(format!("{name} failed its smoke test")).caused_by(&error).into()),
+    }
 }
 
 /// Ends all processes of an environment; its record stays.

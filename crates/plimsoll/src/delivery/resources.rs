@@ -92,7 +92,7 @@ pub(crate) async fn resources(session: &Session, inputs: &Inputs, workspace: &Wo
     let store = BlobStore::open(session.cache.join("cache/blobs")).map_err(|e| StepError::of(&e))?;
     let origins = Origins::load(workspace, inputs.config(), &session.environment, inputs.source.dirty).await?;
     let targets = delivery.targets.iter().map(|(name, t)| (name.clone(), Arc::clone(t) as Arc<dyn Target>)).collect();
-    let asker = Terminal::new(session).map(|t| Arc::new(t) as Arc<dyn Asker>);
+    let asker = Terminal::new(session).await.map(|t| Arc::new(t) as Arc<dyn Asker>);
     Ok(Resources::new()
         .with(Arc::new(delivery.locator(session)))
         .with(Arc::new(store))
@@ -105,7 +105,7 @@ pub(crate) async fn resources(session: &Session, inputs: &Inputs, workspace: &Wo
 }
 
 /// Where the default compiler keeps its targets: rustup's choice, else where `rustc` lies.
-fn sysroot(environment: &Environment) -> PathBuf {
+pub(crate) fn sysroot(environment: &Environment) -> PathBuf {
     let home = environment.get("RUSTUP_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".rustup")));
     let chosen = environment.get("RUSTUP_TOOLCHAIN").zip(home).map(|(t, h)| h.join("toolchains").join(t));
     let beside = || {

@@ -8,15 +8,17 @@ use std::io::{BufRead, IsTerminal};
 /// The person at the terminal this command was given on.
 pub(crate) struct Terminal {
     console: report::Console,
-    actor: Option<String>,
+    actor: String,
 }
 
 impl Terminal {
     /// `None` where nobody can answer: no terminal, a machine-readable mode, or CI.
-    pub(crate) fn new(session: &Session) -> Option<Self> {
+    pub(crate) async fn new(session: &Session) -> Option<Self> {
         let there = std::io::stdin().is_terminal() && session.console.is_terminal();
-        (there && !session.global.json && !session.settings.ci)
-            .then(|| Self { console: session.console.clone(), actor: session.settings.user.clone() })
+        if !there || session.global.json || session.settings.ci {
+            return None;
+        }
+        Some(Self { console: session.console.clone(), actor: session.actor().await })
     }
 }
 
@@ -34,7 +36,7 @@ impl Asker for Terminal {
         };
         Some(Reply {
             subject: question.subject.hash(),
-            approver: self.actor.clone().unwrap_or_else(|| question.actor.clone()),
+            approver: self.actor.clone(),
             evidence: Evidence::Terminal,
             verdict,
             at: std::time::SystemTime::now().into(),
