@@ -88,12 +88,12 @@ pub(crate) enum Command {
     },
     /// Push the images to the registry
     Push,
-    /// Put the images on the standby side of an environment
+    /// Release as far as an environment: check, build, push, cut over; asks where its gate does
     Deploy {
         /// The environment, as in plimsoll.toml
         env: String,
     },
-    /// Ask what is on the standby side of an environment whether it works
+    /// Ask what is live in an environment whether it works
     Smoke {
         /// The environment, as in plimsoll.toml
         env: String,
@@ -107,7 +107,7 @@ pub(crate) enum Command {
         #[arg(long, hide = true)]
         no_drain: bool,
     },
-    /// Cut over to what is on standby, with the proofs a release has
+    /// A release up to its last cut-over: what did not change is not done again
     Promote,
     /// Answer the approval a run waits for
     #[command(after_help = "Example:\n  cargo xtask approve 20260301-1200 --deny --reason \"wait for the audit\"")]
@@ -228,6 +228,7 @@ pub(crate) struct Wanted {
     pub(crate) pipeline: &'static str,
     pub(crate) only: Vec<String>,
     pub(crate) environment: Option<String>,
+    pub(crate) to: Option<String>,
     pub(crate) no_drain: bool,
 }
 
@@ -241,9 +242,10 @@ impl Command {
         };
         let at = |kind: &str, env: &String| Wanted {
             pipeline: "release",
-            only: vec![format!("{kind}[{env}]")],
+            // An environment with an open gate is deployed to, a gated one is promoted to.
+            only: vec![format!("{kind}[{env}]"), format!("promote[{env}]")],
             environment: Some(env.clone()),
-            no_drain: false,
+            ..Wanted::default()
         };
         Some(match self {
             Self::Ci => of("ci", &[]),
@@ -257,7 +259,12 @@ impl Command {
             Self::Image { verify: None } => of("release", &["image"]),
             Self::Push => of("release", &["push"]),
             Self::Deploy { env } => at("deploy", env),
-            Self::Smoke { env } => at("smoke", env),
+            Self::Rollback(args) if !args.dry_run => Wanted {
+                pipeline: "rollback",
+                environment: Some(args.env.clone()),
+                to: args.to.clone(),
+                ..Wanted::default()
+            },
             Self::Release { no_drain } => Wanted { no_drain: *no_drain, ..of("release", &[]) },
             Self::Promote => of("release", &["promote"]),
             _ => return None,
@@ -269,6 +276,7 @@ impl Command {
         match self {
             Self::Approve(_)
             | Self::Rollback(_)
+            | Self::Smoke { .. }
             | Self::Status
             | Self::Stop { .. }
             | Self::Start { .. }
@@ -358,7 +366,7 @@ mod tests {
         assert_eq!(only("ci"), "");
         assert_eq!(only("lint"), "fmt clippy docs");
         assert_eq!(only("test core http"), "test[core] test[http]");
-        assert_eq!(only("deploy staging"), "deploy[staging]");
+        assert_eq!(only("deploy staging"), "deploy[staging] promote[staging]");
         assert_eq!(parse("status").wanted(), None);
     }
 

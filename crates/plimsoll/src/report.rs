@@ -9,6 +9,8 @@ mod mode;
 pub(crate) mod plan;
 mod reporter;
 pub(crate) mod runs;
+#[cfg(test)]
+pub(crate) mod schema;
 mod summary;
 pub(crate) mod text;
 

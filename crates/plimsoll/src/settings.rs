@@ -12,6 +12,8 @@ pub(crate) struct Settings {
     pub(crate) github: bool,
     /// The file that GitHub shows as the job's summary.
     pub(crate) step_summary: Option<PathBuf>,
+    /// Whether this is a job of any CI: nobody is there to be asked.
+    pub(crate) ci: bool,
     /// Whether somebody looks at lines as they come rather than at a terminal.
     pub(crate) plain: bool,
     /// Whether colours are unwanted.
@@ -39,6 +41,7 @@ impl Settings {
         Self {
             github,
             step_summary: environment.get("GITHUB_STEP_SUMMARY").map(PathBuf::from).filter(|_| github),
+            ci: set("CI") || github,
             plain: set("CI") || github || text(environment, "TERM").is_some_and(|term| term == "dumb"),
             no_color: set("NO_COLOR"),
             github_actor: text(environment, "GITHUB_ACTOR").filter(|_| github),

@@ -16,6 +16,9 @@ use crate::{
 };
 use std::{ffi::OsString, process::ExitCode};
 
+#[cfg(feature = "delivery")]
+pub(crate) use runs::find as find_run;
+
 /// Does a verb.
 pub(crate) fn run(
     session: &Session,

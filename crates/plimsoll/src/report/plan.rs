@@ -146,13 +146,14 @@ pub(crate) fn explain(plan: &Plan, step: &PlannedStep) -> String {
     let needed: Vec<&str> =
         plan.steps.iter().filter(|other| other.needs.contains(&step.name)).map(|other| &*other.name).collect();
     let list = |names: &[&str]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let params = if step.params == "null" { "none".to_owned() } else { one_line(&step.params) };
     let expected = step.expected_millis.map_or_else(|| "not known: it has not run here".to_owned(), duration);
     format!(
         "{} in {}\n  decision   {}\n  kind       {kind}\n  parameters {}\n  needs      {}\n  needed by  {}\n  last time  {expected}\n",
         step.name,
         plan.pipeline,
         decided(&step.decision),
-        one_line(&step.params),
+        params,
         list(&needs),
         list(&needed),
     )
