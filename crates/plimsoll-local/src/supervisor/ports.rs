@@ -31,12 +31,19 @@ pub(crate) fn listen(port: u16) -> io::Result<TcpListener> {
 
 /// Whether a process of the tree under `root` listens on `port`: what answers there is then really that replica.
 pub(crate) fn listens(port: u16, root: u32) -> bool {
-    owners(port).into_iter().any(|pid| is_within(pid, root))
+    let inodes = inodes(port);
+    // Nearly always the process itself; looking through all others is a matter of milliseconds.
+    !inodes.is_empty() && (holds(root, &inodes) || owners(&inodes).into_iter().any(|pid| is_within(pid, root)))
+}
+
+/// The same, away from the runtime's threads.
+pub(crate) async fn belongs(port: u16, root: u32) -> bool {
+    tokio::task::spawn_blocking(move || listens(port, root)).await.unwrap_or(false)
 }
 
 /// Who listens on `port`, in words, as far as this user may see it.
 pub(crate) fn describe_owner(port: u16) -> String {
-    match owners(port).first() {
+    match owners(&inodes(port)).first() {
         Some(pid) => {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             format!("process {pid} (`{}`)", name.trim_end())
@@ -45,14 +52,16 @@ pub(crate) fn describe_owner(port: u16) -> String {
     }
 }
 
-/// The processes that hold a socket listening on `port`.
-fn owners(port: u16) -> Vec<u32> {
-    let inodes: BTreeSet<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| std::fs::read_to_string(table).ok())
-        .flat_map(|table| listening_inodes(&table, port))
-        .collect();
-    if inodes.is_empty() { Vec::new() } else { processes().filter(|pid| holds(*pid, &inodes)).collect() }
+/// The sockets that listen on `port`.
+fn inodes(port: u16) -> BTreeSet<u64> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let tables = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
+    tables.flat_map(|table| listening_inodes(&table, port)).collect()
+}
+
+/// The processes that hold one of these sockets.
+fn owners(inodes: &BTreeSet<u64>) -> Vec<u32> {
+    if inodes.is_empty() { Vec::new() } else { processes().filter(|pid| holds(*pid, inodes)).collect() }
 }
 
 /// The inodes of the sockets that listen on `port`, from the text of a `/proc/net/tcp` table.

@@ -49,7 +49,7 @@ async fn take_over(supervisor: &Supervisor) -> Result<(), TargetError> {
 
 /// Keeps a proxy running until the supervisor ends.
 pub(crate) async fn keep(supervisor: Arc<Supervisor>, adopted: Option<Adopted>) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::with_clients_waiting();
     let mut running = adopted;
     let mut ending = supervisor.ending.subscribe();
     let mut quick = 0_u32;

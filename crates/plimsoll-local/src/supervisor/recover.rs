@@ -19,9 +19,9 @@ use plimsoll_process::Detached;
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
-/// How long the table waits for adopted replicas to answer: clients of a service whose table is out of date wait that
-/// long at most.
-const VERIFY: Duration = Duration::from_secs(1);
+/// How long the table waits for adopted replicas to be seen on their ports, which takes milliseconds on an idle machine:
+/// clients of a service whose table is out of date wait that long at most.
+const VERIFY: Duration = Duration::from_secs(3);
 
 /// Restores everything the state names.
 pub(crate) async fn recover(supervisor: &Arc<Supervisor>) -> Result<(), TargetError> {

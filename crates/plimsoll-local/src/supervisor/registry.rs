@@ -67,7 +67,7 @@ pub(crate) async fn ensure(
 async fn adopt(process: Option<&Detached>, port: u16) -> Option<Adopted> {
     let running = process?.adopt()?;
     let pid = running.identity().pid;
-    if tokio::task::spawn_blocking(move || ports::listens(port, pid)).await.unwrap_or(false) {
+    if ports::belongs(port, pid).await {
         return Some(running);
     }
     tracing::error!(pid, port, "the registry does not listen on its port and is replaced");
@@ -87,7 +87,7 @@ fn listen(port: u16) -> Result<TcpListener, TargetError> {
 
 /// Keeps a registry running until the supervisor ends.
 async fn keep(supervisor: Arc<Supervisor>, port: u16, mut listener: Option<TcpListener>, adopted: Option<Adopted>) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::with_clients_waiting();
     let mut running = adopted;
     let mut ending = supervisor.ending.subscribe();
     let mut quick = 0_u32;

@@ -122,7 +122,10 @@ impl Keeper {
             Begin::Fresh => None,
             Begin::Adopt { process, port, crashes } => {
                 self.update(|s| s.crashes = crashes);
-                Some((process, port))
+                // The state names this very process for this port: once it is seen listening there, requests may go on
+                // reaching it, however slow its first answer is.
+                let verified = ports::belongs(port, process.identity().pid).await;
+                Some((process, port, verified))
             }
             Begin::Sweep { crashes } => {
                 self.update(|s| s.crashes = crashes);
@@ -138,7 +141,7 @@ impl Keeper {
                 None => self.start().await,
             };
             let watched = match current {
-                Ok((process, port)) => self.watch(&process, port).await,
+                Ok((process, port, verified)) => self.watch(&process, port, verified).await,
                 Err(StartError::Gone) => Watched::Ended("it ended at once".to_owned()),
                 Err(error) => Watched::Ended(format!("cannot start it: {}", chain(&error))),
             };
@@ -160,11 +163,11 @@ impl Keeper {
         self.status.send_modify(change);
     }
 
-    async fn start(&self) -> Result<(Adopted, u16), StartError> {
+    async fn start(&self) -> Result<(Adopted, u16, bool), StartError> {
         let (process, port) = self.supervisor.start_replica(&self.key).await?;
         let identity = process.identity().clone();
         self.supervisor.record_process(&self.key, Some((identity, port))).await;
-        Ok((process, port))
+        Ok((process, port, false))
     }
 
     /// Waits out a delay; an order to end cuts it short.
@@ -183,10 +186,17 @@ impl Keeper {
         }
     }
 
-    async fn watch(&mut self, process: &Adopted, port: u16) -> Watched {
+    async fn watch(&mut self, process: &Adopted, port: u16, verified: bool) -> Watched {
         let pid = process.identity().pid;
         self.update(|s| {
-            *s = Status { pid: Some(pid), port, crashes: s.crashes, failing: s.failing.take(), ..Status::default() };
+            *s = Status {
+                pid: Some(pid),
+                port,
+                verified,
+                crashes: s.crashes,
+                failing: s.failing.take(),
+                ..Status::default()
+            };
         });
         let started = Instant::now();
         let Some((grace, health)) = self.supervisor.timings(&self.key.slot).await else {
@@ -271,7 +281,7 @@ async fn ask(
         let mut ready = matches!(answer, Ok(200));
         let mut reason = answer.map_or_else(|e| e.to_string(), |status| format!("{} answered {status}", health.path));
         if ready && !status.borrow().verified {
-            ready = tokio::task::spawn_blocking(move || ports::listens(port, pid)).await.unwrap_or(false);
+            ready = ports::belongs(port, pid).await;
             reason = format!("port {port} is answered by another process");
         }
         let changed = status.send_if_modified(|s| {
