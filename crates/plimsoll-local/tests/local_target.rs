@@ -1,6 +1,12 @@
 //! The local target with real processes: this executable is the tests, and in other roles the supervisor, the proxy, the
 //! registry and the services under test.
 
+#[path = "local_target/conformance.rs"]
+mod conformance;
+#[path = "local_target/faults.rs"]
+mod faults;
+#[path = "local_target/load.rs"]
+mod load;
 #[path = "local_target/roles.rs"]
 mod roles;
 #[path = "local_target/scenarios.rs"]
@@ -15,7 +21,7 @@ fn main() -> ExitCode {
     if let Some(role) = args.first().and_then(|a| a.strip_prefix("role:")) {
         return roles::play(role, &args[1..]);
     }
-    let all = scenarios::all();
+    let all: Vec<_> = scenarios::all().into_iter().chain(faults::all()).collect();
     if args.iter().any(|a| a == "--list") {
         for (name, _) in &all {
             println!("{name}: test");

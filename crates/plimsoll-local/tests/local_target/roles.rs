@@ -1,14 +1,23 @@
 //! What this executable is when it is not the tests.
 
-use axum::{Router, http::StatusCode, routing};
+use axum::{
+    Router,
+    extract::{Path as UrlPath, WebSocketUpgrade},
+    http::StatusCode,
+    routing,
+};
 use plimsoll_local::{LocalPaths, proxy, supervisor};
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::File,
+    io::Write as _,
     os::{fd::AsFd as _, unix::net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,16 +52,46 @@ fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
 }
 
-/// A worker's hold on its environment: a lock that the kernel takes back when the process dies. Whoever finds it taken
-/// has caught two active slots.
-fn take() -> Option<File> {
-    let directory = PathBuf::from(variable("STATE_DIR"));
-    let file = File::create(directory.join("held")).unwrap();
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        std::fs::write(directory.join("violation"), variable("SERVICE_SLOT")).unwrap();
-        return None;
+/// A worker's hold on its environment: a lock that the kernel takes back when the process dies, and orders placed one
+/// after the other. Whoever finds the lock taken has caught two active slots; two who work at a time place an order
+/// twice, because each counts on from what it read a moment before.
+struct Shift {
+    held: File,
+    over: Arc<AtomicBool>,
+    orders: tokio::task::JoinHandle<()>,
+}
+
+impl Shift {
+    fn begin() -> Option<Self> {
+        let directory = PathBuf::from(variable("STATE_DIR"));
+        let held = File::create(directory.join("held")).unwrap();
+        if flock(&held, FlockOperation::NonBlockingLockExclusive).is_err() {
+            std::fs::write(directory.join("violation"), variable("SERVICE_SLOT")).unwrap();
+            return None;
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = over.clone();
+        let orders = tokio::task::spawn_blocking(move || {
+            while !seen.load(Ordering::SeqCst) {
+                place_order(&directory.join("orders"));
+            }
+        });
+        Some(Self { held, over, orders })
     }
-    Some(file)
+
+    async fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.orders.await.unwrap();
+        drop(self.held);
+    }
+}
+
+fn place_order(book: &Path) {
+    let before = std::fs::read_to_string(book).unwrap_or_default().lines().count();
+    // The moment in which another one that works as well would read the same.
+    std::thread::sleep(Duration::from_millis(3));
+    let line = format!("{} {}\n", before + 1, variable("SERVICE_SLOT"));
+    File::options().append(true).create(true).open(book).unwrap().write_all(line.as_bytes()).unwrap();
 }
 
 async fn service() -> ExitCode {
@@ -63,37 +102,75 @@ async fn service() -> ExitCode {
         "exit-0" => return ExitCode::SUCCESS,
         _ => {}
     }
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{}", variable("PORT"))).await.unwrap();
+    let _deaf = (mode == "ignore-sigterm")
+        .then(|| tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap());
+    let router = traffic(&mode).merge(exclusive(mode == "stubborn"));
+    // Tests are over long before; whatever happens to them, nothing is left behind for good.
+    let _ = tokio::time::timeout(Duration::from_mins(10), axum::serve(listener, router)).await;
+    ExitCode::SUCCESS
+}
+
+fn traffic(mode: &str) -> Router {
     let ready = if mode == "never-ready" { StatusCode::FOUND } else { StatusCode::OK };
-    let held: Arc<Mutex<Option<File>>> = Arc::default();
-    let (activating, deactivating) = (held.clone(), held);
-    let stubborn = mode == "stubborn";
     let who = format!("{} {} {}", variable("SERVICE_SLOT"), std::process::id(), variable("TOKEN"));
+    let fragile = mode == "crash-after-switch";
+    let root = {
+        let who = who.clone();
+        move || async move {
+            if fragile {
+                // Only clients ask here, so the first one means that the switch has taken place.
+                std::thread::spawn(|| {
+                    std::thread::sleep(Duration::from_millis(50));
+                    std::process::exit(7);
+                });
+            }
+            who
+        }
+    };
+    let slow = move |UrlPath(millis): UrlPath<u64>| async move {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        who
+    };
+    let socket = |upgrade: WebSocketUpgrade| async {
+        upgrade.on_upgrade(|mut socket| async move {
+            while let Some(Ok(message)) = socket.recv().await {
+                let _ = socket.send(message).await;
+            }
+        })
+    };
+    let value = |UrlPath(name): UrlPath<String>| async move { format!("{name}={};", variable(&name)) };
+    let version = || async { std::fs::read_to_string(variable("PLIMSOLL_IDENTITY")).unwrap_or_default() };
+    Router::new()
+        .route("/ready", routing::get(move || async move { ready }))
+        .route("/", routing::get(root))
+        .route("/slow/{millis}", routing::get(slow))
+        .route("/ws", routing::any(socket))
+        .route("/env/{name}", routing::get(value))
+        .route("/version", routing::get(version))
+        .route("/peer", routing::get(|| async { variable("API_URL") }))
+}
+
+fn exclusive(stubborn: bool) -> Router {
+    let shift: Arc<tokio::sync::Mutex<Option<Shift>>> = Arc::default();
+    let (activating, deactivating) = (shift.clone(), shift);
     let activate = move |body: String| async move {
         println!("activate {body}");
-        let mut held = activating.lock().unwrap();
-        if held.is_none() {
-            *held = Some(take().expect("nobody else is active"));
+        let mut shift = activating.lock().await;
+        if shift.is_none() {
+            *shift = Some(Shift::begin().expect("nobody else is active"));
         }
     };
     let deactivate = move || async move {
         if stubborn {
             return StatusCode::CONFLICT;
         }
-        deactivating.lock().unwrap().take();
+        if let Some(shift) = deactivating.lock().await.take() {
+            shift.end().await;
+        }
         StatusCode::OK
     };
-    let version = || async { std::fs::read_to_string(variable("PLIMSOLL_IDENTITY")).unwrap_or_default() };
-    let router = Router::new()
-        .route("/ready", routing::get(move || async move { ready }))
-        .route("/", routing::get(move || async move { who }))
-        .route("/version", routing::get(version))
-        .route("/peer", routing::get(|| async { variable("API_URL") }))
+    Router::new()
         .route("/_plimsoll/activate", routing::post(activate))
-        .route("/_plimsoll/deactivate", routing::post(deactivate));
-    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{}", variable("PORT"))).await.unwrap();
-    let _deaf = (mode == "ignore-sigterm")
-        .then(|| tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap());
-    // Tests are over long before; whatever happens to them, nothing is left behind for good.
-    let _ = tokio::time::timeout(Duration::from_mins(10), axum::serve(listener, router)).await;
-    ExitCode::SUCCESS
+        .route("/_plimsoll/deactivate", routing::post(deactivate))
 }

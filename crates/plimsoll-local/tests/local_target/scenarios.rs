@@ -1,6 +1,7 @@
 //! The scenarios. Names are sentences.
 
-use crate::world::{Scenario, World, eventually, get, is_running, kill, moving, release, spec, worker};
+use crate::conformance::the_local_target_passes_the_suite_of_all_targets;
+use crate::world::{World, eventually, get, is_running, kill, moving, release, spec, worker};
 use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{LockOutcome, LockOwner, Target as _, TargetError};
 use plimsoll_local::supervisor::Launch;
@@ -15,15 +16,16 @@ use std::{
 macro_rules! scenarios {
     ($($name:ident),* $(,)?) => {
         /// Every scenario with its name.
-        pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
+        pub(crate) fn all() -> Vec<(&'static str, crate::world::Scenario)> {
             vec![$((stringify!($name), |world| Box::pin($name(world)))),*]
         }
     };
 }
+pub(crate) use scenarios;
 
 scenarios![
+    the_local_target_passes_the_suite_of_all_targets,
     a_release_serves_after_its_cut_over_and_the_old_slot_can_be_emptied,
-    a_proxy_that_is_killed_refuses_no_connect,
     a_killed_supervisor_leaves_everything_running_and_the_next_finds_it_again,
     supervisor_and_proxy_killed_together_come_back_on_the_same_port,
     a_crash_loop_is_slowed_down_counted_and_told_with_its_last_lines,
@@ -33,10 +35,12 @@ scenarios![
     a_worker_is_handed_over_without_two_ever_being_active,
     a_supervisor_killed_at_any_moment_of_a_cut_over_comes_back_to_one_of_the_two_states,
     what_a_killed_supervisor_left_is_ended_by_down,
+    a_peek_starts_nothing_and_says_what_runs,
     a_torn_state_file_gives_way_to_the_one_before_it,
     a_stopped_environment_answers_503_and_starts_again,
     a_public_port_in_use_is_refused_with_its_owner,
     the_registry_keeps_its_port,
+    a_registry_serves_on_without_its_supervisor_and_is_found_again,
     the_lock_is_refused_to_a_second_run_until_it_lapses,
 ];
 
@@ -85,11 +89,11 @@ async fn a_release_serves_after_its_cut_over_and_the_old_slot_can_be_emptied(wor
 }
 
 /// A client that connects again and again until it is told to stop; returns how many answers it got and what went wrong.
-fn hammer(port: u16, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<(usize, Vec<String>)> {
+fn hammer(port: u16, path: &'static str, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<(usize, Vec<String>)> {
     tokio::spawn(async move {
         let (mut answers, mut refused) = (0, Vec::new());
         while !stop.load(Ordering::Relaxed) {
-            match get(port, "/").await {
+            match get(port, path).await {
                 Ok((200, _)) => answers += 1,
                 Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => refused.push(e.to_string()),
                 Ok((status, _)) => refused.push(format!("answered {status}")),
@@ -99,24 +103,6 @@ fn hammer(port: u16, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<(usize, V
         }
         (answers, refused)
     })
-}
-
-async fn a_proxy_that_is_killed_refuses_no_connect(world: Arc<World>) {
-    world.release(&release("1.0.0", vec![spec("api", &[])]), Slot::Blue).await.unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let client = hammer(world.port("api").await, stop.clone());
-    for _ in 0..3 {
-        let before = world.target.hello().await.unwrap().proxy.unwrap();
-        kill(before);
-        eventually("another proxy serves", || async {
-            let now = world.target.hello().await.unwrap().proxy;
-            now.is_some_and(|now| now != before) && get(world.port("api").await, "/").await.is_ok_and(|a| a.0 == 200)
-        })
-        .await;
-    }
-    stop.store(true, Ordering::Relaxed);
-    let (answers, refused) = client.await.unwrap();
-    assert!(answers >= 3 && refused.is_empty(), "{answers} answers, {refused:?}");
 }
 
 async fn a_killed_supervisor_leaves_everything_running_and_the_next_finds_it_again(world: Arc<World>) {
@@ -296,6 +282,25 @@ async fn what_a_killed_supervisor_left_is_ended_by_down(world: Arc<World>) {
     assert!(world.get("api", "/").await.starts_with("blue "));
 }
 
+async fn a_peek_starts_nothing_and_says_what_runs(world: Arc<World>) {
+    let started = || world.paths().supervisor_log().exists();
+    assert_eq!((world.target.peek().await.unwrap(), started()), (None, false));
+    world.release(&release("1.0.0", vec![spec("api", &[])]), Slot::Blue).await.unwrap();
+    let observed = world.target.observe().await.unwrap();
+    assert_eq!(world.target.peek().await.unwrap().as_ref(), Some(&observed));
+    // A service whose supervisor was killed goes on, and is seen to.
+    let hello = world.target.hello().await.unwrap();
+    kill(hello.pid);
+    eventually("the supervisor is gone", || async { !is_running(hello.pid) }).await;
+    assert_eq!(world.target.peek().await.unwrap(), Some(observed));
+    world.target.down().await.unwrap();
+    let seen = world.target.peek().await.unwrap().unwrap();
+    let live = seen.services[&api()].live.clone().unwrap();
+    assert_eq!((seen.generation, live.ready, live.replicas), (Generation(1), 0, 1));
+    assert!(live.failing.unwrap().starts_with("nothing runs here"));
+    assert!(!world.paths().supervisor_socket().exists() && !is_running(hello.proxy.unwrap()));
+}
+
 async fn a_torn_state_file_gives_way_to_the_one_before_it(world: Arc<World>) {
     world.release(&release("1.0.0", vec![spec("api", &[])]), Slot::Blue).await.unwrap();
     let owner = LockOwner { run: RunId::new(Timestamp::from_millis(0), 7), actor: "ann".to_owned() };
@@ -351,6 +356,29 @@ async fn the_registry_keeps_its_port(world: Arc<World>) {
     assert!(!is_running(second.parse().unwrap()));
     assert_eq!(world.target.ensure_registry(launch).await.unwrap(), url);
     assert_eq!(get(port, "/v2/").await.unwrap().0, 200);
+}
+
+async fn a_registry_serves_on_without_its_supervisor_and_is_found_again(world: Arc<World>) {
+    let launch = Launch { program: std::env::current_exe().unwrap(), args: vec!["role:registry".to_owned()] };
+    let url = world.target.ensure_registry(launch.clone()).await.unwrap();
+    let port = url.rsplit(':').next().unwrap().parse().unwrap();
+    let (_, first) = get(port, "/v2/").await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = hammer(port, "/v2/", stop.clone());
+    let supervisor = world.target.hello().await.unwrap().pid;
+    kill(supervisor);
+    eventually("the supervisor is gone", || async { !is_running(supervisor) }).await;
+    assert_eq!(world.target.ensure_registry(launch).await.unwrap(), url);
+    stop.store(true, Ordering::Relaxed);
+    let (answers, refused) = client.await.unwrap();
+    assert!(answers > 0 && refused.is_empty(), "{answers} answers, {refused:?}");
+    assert_eq!(get(port, "/v2/").await.unwrap(), (200, first.clone()));
+    // Its listener lived in it alone; the port comes back with the next one all the same.
+    kill(first.parse().unwrap());
+    let died = Instant::now();
+    eventually("another one serves", || async { get(port, "/v2/").await.is_ok_and(|a| a.0 == 200 && a.1 != first) })
+        .await;
+    assert!(died.elapsed() < Duration::from_secs(1), "{:?}", died.elapsed());
 }
 
 async fn the_lock_is_refused_to_a_second_run_until_it_lapses(world: Arc<World>) {

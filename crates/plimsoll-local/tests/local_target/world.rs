@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -61,13 +61,13 @@ impl ImageSource for Own {
 impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().to_string_lossy().into_owned();
-        let program = std::env::current_exe().unwrap();
-        let supervisor = Launch { program, args: vec!["role:supervisor".to_owned(), root.clone()] };
-        let secrets = Arc::new(|source: &str| Ok(Secret::new(format!("secret-{source}"))));
-        let environment = "staging".parse().unwrap();
-        let target = LocalTarget::new(LocalPaths::new(root), environment, supervisor, Arc::new(Own), secrets);
+        let target = target(directory.path(), "staging");
         Self { directory, target }
+    }
+
+    /// Another environment under the same supervisor.
+    pub(crate) fn environment(&self, name: &str) -> LocalTarget {
+        target(self.directory.path(), name)
     }
 
     pub(crate) fn paths(&self) -> LocalPaths {
@@ -107,6 +107,25 @@ impl World {
         assert_eq!(status, 200, "{body}");
         body
     }
+}
+
+fn target(root: &Path, environment: &str) -> LocalTarget {
+    let program = std::env::current_exe().unwrap();
+    let args = vec!["role:supervisor".to_owned(), root.to_string_lossy().into_owned()];
+    let secrets = Arc::new(|source: &str| Ok(Secret::new(format!("secret-{source}"))));
+    let environment = environment.parse().unwrap();
+    LocalTarget::new(LocalPaths::new(root), environment, Launch { program, args }, Arc::new(Own), secrets)
+}
+
+/// A client that follows no redirect, as drivers need it.
+pub(crate) fn client() -> plimsoll_http::Client {
+    let options = plimsoll_http::ClientOptions {
+        follow_redirects: false,
+        no_proxy: true,
+        plain_http: true,
+        ..plimsoll_http::ClientOptions::default()
+    };
+    plimsoll_http::Client::new(&options).unwrap()
 }
 
 pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
