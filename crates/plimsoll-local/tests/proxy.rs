@@ -405,6 +405,22 @@ async fn a_dead_replica_is_passed_over_and_a_dead_backend_is_503() {
 }
 
 #[tokio::test]
+async fn a_request_that_no_replica_takes_waits_for_the_table_that_leads_elsewhere() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let blue = app("blue", open_gate()).await;
+    let proxy = Proxy::with(backend(Slot::Green, &[dead]), |_| ()).await;
+    let address = proxy.address;
+    let call = tokio::spawn(async move { Caller::new(address).await.call("POST", "/echo", "", "abc").await });
+    proxy.until(Slot::Green, |s| s.connect_failures > 0).await;
+    // First nothing is there at all, then the release before it.
+    let nothing = |r: &mut Route| (r.live, r.paused) = (None, Some(Pause { max_ms: 20_000, max_queued: 10 }));
+    proxy.client.route(table(2, backend(Slot::Green, &[dead]), nothing)).await.unwrap();
+    proxy.client.route(table(3, backend(Slot::Blue, &[blue]), |_| ())).await.unwrap();
+    assert_eq!(call.await.unwrap().unwrap().body, "blue:3");
+    assert_eq!(proxy.stats(Slot::Green).await.requests, 0);
+}
+
+#[tokio::test]
 async fn control_paths_are_nobodys_and_bodies_have_a_bound() {
     let blue = app("blue", open_gate()).await;
     let proxy = Proxy::with(backend(Slot::Blue, &[blue]), |r| r.max_body_bytes = Some(1000)).await;

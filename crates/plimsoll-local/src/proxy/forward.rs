@@ -31,6 +31,10 @@ const MAX_SENDS: usize = 3;
 /// before the drain begins, so the second look suffices.
 const MAX_PICKS: usize = 3;
 
+/// How long a request that no replica took waits for another table: whoever keeps the replicas sees one end within
+/// milliseconds, and says where to go instead.
+const REFUSED_LIMIT: Duration = Duration::from_secs(1);
+
 /// The client's connection is to be cut without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was cut because its slot is not drained")]
@@ -233,7 +237,11 @@ impl Exchange<'_> {
                 Err(failed) => failed,
             };
             let again = match failed {
-                Failed::Refused(unsent) if sends < MAX_SENDS && self.move_on(&target) => Some(unsent),
+                Failed::Refused(unsent)
+                    if sends < MAX_SENDS && (self.move_on(&target) || self.wait_for_another(&target).await) =>
+                {
+                    Some(unsent)
+                }
                 Failed::Refused(_) => {
                     self.flight.answered(503);
                     return Ok(Err(reply::unavailable(key, "no replica of the live backend accepts connections")));
@@ -262,6 +270,30 @@ impl Exchange<'_> {
         };
         std::mem::replace(&mut self.flight, flight).moved();
         true
+    }
+
+    /// Waits for a table that leads elsewhere, and moves there.
+    async fn wait_for_another(&mut self, from: &Arc<Target>) -> bool {
+        let mut changed = self.state.changed.subscribe();
+        let begun = Instant::now();
+        // Ends by the limits on both kinds of waiting, which count from the beginning.
+        loop {
+            changed.mark_unchanged();
+            let Some(route) = self.state.table.load().routes.get(&self.client.key).cloned() else { return false };
+            if let Some(pause) = route.paused {
+                if wait_while_paused(self.state, self.client, &route, pause, begun).await.is_err() {
+                    return false;
+                }
+                continue;
+            }
+            if self.move_on(from) {
+                return true;
+            }
+            let hopeless = route.live.is_none() || self.state.retiring();
+            if hopeless || tokio::time::timeout_at(begun + REFUSED_LIMIT, changed.changed()).await.is_err() {
+                return false;
+            }
+        }
     }
 
     /// The drain's deadline has come before the response's head.

@@ -3,7 +3,7 @@
 //! Only replicas that this supervisor saw answering are routed to.
 
 use crate::{
-    proxy::{Backend, ListenerKey, ProxyClient, Route, RoutingTable},
+    proxy::{Backend, ListenerKey, Pause, ProxyClient, Route, RoutingTable},
     supervisor::{
         core::{Supervisor, now},
         protocol::broken,
@@ -22,6 +22,11 @@ use tokio::sync::{Mutex, Notify};
 
 /// How long a replica may take to its answer's head before the client gets 504.
 const REQUEST_TIMEOUT_MS: u64 = 60_000;
+
+/// When all replicas of a live slot have ended, requests wait this long for one that is started anew, or for the release
+/// before it: a start takes tenths of a second, a return after a bad cut-over hardly longer. More than a thousand at a
+/// time are told 503, because a service that comes back must not drown.
+const WHILE_DOWN: Pause = Pause { max_ms: 2000, max_queued: 1000 };
 
 /// The way to the proxy.
 #[derive(Debug, Default)]
@@ -133,13 +138,15 @@ fn routes(state: &State, statuses: &dyn Fn(&SlotKey) -> Vec<Status>) -> BTreeMap
                 let release = printable(&stands.stamp.version);
                 (!replicas.is_empty()).then_some(Backend { slot, release, replicas })
             };
-            let live = of.live.filter(|_| !known.stopped).and_then(backend);
+            let wanted = of.live.filter(|_| !known.stopped);
+            let live = wanted.and_then(backend);
+            let paused = if wanted.is_some() && live.is_none() { Some(WHILE_DOWN) } else { None };
             let key = ListenerKey { environment: environment.clone(), service: service.clone() };
             let route = Route {
                 live,
                 standby: None,
                 canary_percent: 0,
-                paused: None,
+                paused,
                 max_body_bytes: None,
                 request_timeout_ms: REQUEST_TIMEOUT_MS,
             };
