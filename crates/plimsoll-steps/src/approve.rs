@@ -167,7 +167,8 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Approve<E, S> {
 
     /// The approval under which this very release serves already, if it does.
     fn standing(&self, release: &Release, seen: &Observation) -> Option<ApprovalRecord> {
-        let live = seen.live.as_ref().filter(|live| live.version == release.version && live.revision == release.revision)?;
+        let live =
+            seen.live.as_ref().filter(|live| live.version == release.version && live.revision == release.revision)?;
         let same = release.services.iter().all(|s| {
             live.services.get(&s.name).is_some_and(|r| r.spec.digest == s.digest && r.spec.config_hash == s.config_hash)
         });
@@ -290,7 +291,11 @@ fn judge(question: &Question, rule: &ApprovalRule, replies: &[Reply], now: Times
         let reasons: Vec<String> = reasons.into_iter().collect();
         return Judgement::Refused(StepError::check("an approval was given that does not count").with_detail(reasons));
     }
-    Judgement::Missing(if wanted == 1 { "an approval".to_owned() } else { format!("{} of {wanted} approvals", wanted - yes.len()) })
+    Judgement::Missing(if wanted == 1 {
+        "an approval".to_owned()
+    } else {
+        format!("{} of {wanted} approvals", wanted - yes.len())
+    })
 }
 
 fn expiry(given: Timestamp, rule: &ApprovalRule) -> Timestamp {
@@ -299,20 +304,33 @@ fn expiry(given: Timestamp, rule: &ApprovalRule) -> Timestamp {
 }
 
 /// Why a reply does not count, if it does not.
-fn why_not(question: &Question, rule: &ApprovalRule, reply: &Reply, hash: &Fingerprint, now: Timestamp) -> Option<String> {
+fn why_not(
+    question: &Question,
+    rule: &ApprovalRule,
+    reply: &Reply,
+    hash: &Fingerprint,
+    now: Timestamp,
+) -> Option<String> {
     let who = &reply.approver;
     if reply.subject != *hash {
         let subject = &question.subject;
         return Some(format!(
             "{who} approved another subject ({}): since then the digests, the configuration, the plan, or what {} serves (now generation {}) changed",
-            reply.subject.short(), subject.environment, subject.replaces
+            reply.subject.short(),
+            subject.environment,
+            subject.replaces
         ));
     }
     if reply.verdict != Verdict::Approved {
         return None;
     }
     if reply.evidence < question.least {
-        return Some(format!("{who}'s yes has evidence `{}`, {} wants at least `{}`", word(reply.evidence), question.subject.environment, word(question.least)));
+        return Some(format!(
+            "{who}'s yes has evidence `{}`, {} wants at least `{}`",
+            word(reply.evidence),
+            question.subject.environment,
+            word(question.least)
+        ));
     }
     if !rule.approvers.is_empty() && !rule.approvers.contains(who) {
         return Some(format!("{who} is not among the approvers"));
@@ -330,12 +348,21 @@ fn word(evidence: Evidence) -> String {
 }
 
 /// Checked again within the cut-over: that what is about to serve is what was approved, and that the yes still holds.
-pub(crate) fn still_holds(record: &ApprovalRecord, replaces: Generation, release: &Release, seen: &Observation, now: Timestamp) -> Result<(), String> {
+pub(crate) fn still_holds(
+    record: &ApprovalRecord,
+    replaces: Generation,
+    release: &Release,
+    seen: &Observation,
+    now: Timestamp,
+) -> Result<(), String> {
     if now >= record.expires {
         return Err(format!("the approval of {} expired at {}", record.at.readable(), record.expires.readable()));
     }
     if seen.generation != replaces {
-        return Err(format!("generation {replaces} was to be replaced, {} is at {}", release.environment, seen.generation));
+        return Err(format!(
+            "generation {replaces} was to be replaced, {} is at {}",
+            release.environment, seen.generation
+        ));
     }
     if release.approval.as_ref() != Some(record) {
         return Err("the release carries another approval".to_owned());
@@ -379,7 +406,11 @@ mod tests {
     }
 
     fn rule() -> ApprovalRule {
-        ApprovalRule { approvers: vec!["ann@x".into(), "bob@x".into(), "cat@x".into()], self_approval: false, ..ApprovalRule::default() }
+        ApprovalRule {
+            approvers: vec!["ann@x".into(), "bob@x".into(), "cat@x".into()],
+            self_approval: false,
+            ..ApprovalRule::default()
+        }
     }
 
     fn refused(question: &Question, replies: &[Reply], now: i64, expected: &str) {
@@ -394,7 +425,9 @@ mod tests {
 
     #[test]
     fn a_yes_by_an_approver_with_enough_evidence_opens_the_gate() {
-        let Judgement::Open(record) = judge(&question(), &rule(), &[reply("ann@x")], Timestamp::from_millis(5)) else { panic!() };
+        let Judgement::Open(record) = judge(&question(), &rule(), &[reply("ann@x")], Timestamp::from_millis(5)) else {
+            panic!()
+        };
         assert_eq!((record.approver.as_str(), record.subject), ("ann@x", question().subject.hash()));
     }
 
@@ -406,14 +439,22 @@ mod tests {
         refused(&q, &[reply("eve@x")], 5, "not among the approvers");
         refused(&q, &[reply("bob@x")], 5, "may not approve it");
         refused(&q, &[reply("ann@x")], i64::MAX / 2, "expired");
-        refused(&q, &[Reply { verdict: Verdict::Denied("not today".into()), ..reply("ann@x") }], 5, "said no: not today");
+        refused(
+            &q,
+            &[Reply { verdict: Verdict::Denied("not today".into()), ..reply("ann@x") }],
+            5,
+            "said no: not today",
+        );
     }
 
     #[test]
     fn a_quorum_counts_people_not_replies() {
         let q = Question { quorum: 2, ..question() };
         let now = Timestamp::from_millis(5);
-        assert_eq!(judge(&q, &rule(), &[reply("ann@x"), reply("ann@x")], now), Judgement::Missing("1 of 2 approvals".into()));
+        assert_eq!(
+            judge(&q, &rule(), &[reply("ann@x"), reply("ann@x")], now),
+            Judgement::Missing("1 of 2 approvals".into())
+        );
         assert!(matches!(judge(&q, &rule(), &[reply("ann@x"), reply("cat@x")], now), Judgement::Open(_)));
     }
 

@@ -156,15 +156,18 @@ impl Pure for Compile {
         };
         let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
         let cmd = self.cargo(cx, &toolchain, origin.committed_at);
-        cargo::check(cx, "the compiler", cmd).await.map_err(|e| e.during(format!("cannot compile {}", self.service)))?;
+        cargo::check(cx, "the compiler", cmd)
+            .await
+            .map_err(|e| e.during(format!("cannot compile {}", self.service)))?;
         let path = target_dir(cx.root()).join(&toolchain.triple).join("release").join(&self.bin);
         static_executable(&path, self.platform).map_err(|e| {
             StepError::internal(format!("the binary of {} is not fit for an image", self.service)).caused_by(&e)
         })?;
         let store = cx.resource::<BlobStore>()?;
-        let (digest, size) = cx.blocking(move || store_file(&store, &path)).await?.map_err(|e| {
-            StepError::external(format!("cannot store the binary of {}", self.service)).caused_by(&*e)
-        })?;
+        let (digest, size) = cx
+            .blocking(move || store_file(&store, &path))
+            .await?
+            .map_err(|e| StepError::external(format!("cannot store the binary of {}", self.service)).caused_by(&*e))?;
         Ok(Compiled::Binary { platform: self.platform, digest, size, triple: toolchain.triple })
     }
 

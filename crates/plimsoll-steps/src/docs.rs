@@ -30,7 +30,8 @@ impl Pure for Docs {
     async fn run(&self, cx: &Cx, (): ()) -> Result<(), StepError> {
         let mut args = vec!["doc", "--locked", "--no-deps", "--all-features"];
         args.extend(cargo::selection(&self.packages));
-        let mut flags = cx.environment().get("RUSTDOCFLAGS").map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut flags =
+            cx.environment().get("RUSTDOCFLAGS").map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
         flags.push_str(" -D warnings");
         cargo::check(cx, "rustdoc", cargo::cargo(cx, &args).env("RUSTDOCFLAGS", flags.trim())).await
     }

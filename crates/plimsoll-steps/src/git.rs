@@ -74,7 +74,8 @@ impl Classify for GitError {
 
 /// One git command's standard output.
 pub(crate) async fn git(root: &Path, environment: &Environment, args: &[&str]) -> Result<String, GitError> {
-    let cmd = Cmd::new("git").args(args.iter().copied()).cwd(root).inherit_base(environment).env("GIT_OPTIONAL_LOCKS", "0");
+    let cmd =
+        Cmd::new("git").args(args.iter().copied()).cwd(root).inherit_base(environment).env("GIT_OPTIONAL_LOCKS", "0");
     let failed = |source| GitError::Failed { command: args.join(" "), source };
     let output = plimsoll_process::output(&cmd, &Cancel::new()).await.and_then(plimsoll_process::Output::check);
     Ok(String::from_utf8_lossy(&output.map_err(failed)?.stdout).into_owned())
@@ -113,7 +114,11 @@ impl Source {
 
 /// The commit that last changed any of `paths`, and its time: what an image made of them is labelled with, so that a
 /// commit elsewhere leaves it bit by bit the same.
-pub async fn last_change(root: &Path, environment: &Environment, paths: &[PathBuf]) -> Result<Option<(String, i64)>, GitError> {
+pub async fn last_change(
+    root: &Path,
+    environment: &Environment,
+    paths: &[PathBuf],
+) -> Result<Option<(String, i64)>, GitError> {
     let mut args = vec!["log", "-1", "--format=%H %ct", "HEAD", "--"];
     let paths: Vec<String> = paths.iter().map(|p| format!(":(literal){}", p.display())).collect();
     args.extend(paths.iter().map(String::as_str));

@@ -3,7 +3,9 @@
 use crate::{compile::Compiled, origin::Origins};
 use plimsoll_core::{Digest, Platform, ServiceName};
 use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
-use plimsoll_oci::{BlobStore, Descriptor, IndexSpec, MAX_MANIFEST, ManifestView, ServiceImage, service_image, write_index};
+use plimsoll_oci::{
+    BlobStore, Descriptor, IndexSpec, MAX_MANIFEST, ManifestView, ServiceImage, service_image, write_index,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -90,6 +92,8 @@ impl Pure for Image {
 fn holds(store: &BlobStore, digest: &Digest, depth: u8) -> bool {
     let Ok(bytes) = store.read(digest, MAX_MANIFEST) else { return false };
     let Ok(view) = ManifestView::parse(&bytes) else { return false };
-    let part = |d: &Descriptor| if view.is_index() { depth > 1 && holds(store, &d.digest, depth - 1) } else { store.contains(&d.digest) };
+    let part = |d: &Descriptor| {
+        if view.is_index() { depth > 1 && holds(store, &d.digest, depth - 1) } else { store.contains(&d.digest) }
+    };
     view.blobs().all(part) && view.manifests.iter().all(part)
 }

@@ -31,6 +31,8 @@ mod environment;
 #[cfg(feature = "delivery")]
 mod image;
 #[cfg(feature = "delivery")]
+mod notify;
+#[cfg(feature = "delivery")]
 mod origin;
 #[cfg(feature = "delivery")]
 mod promote;
@@ -66,6 +68,7 @@ pub use {
     deploy::Deploy,
     environment::{Approval, Deployed, Environment, Open, Pushed, PushedImage, Smoked},
     image::{Built, Image},
+    notify::{CutOverFigures, Failure, Notice, Notify, Started, Waiting},
     origin::{Origin, Origins},
     promote::Promote,
     push::{Push, Registry, RegistryAddress},

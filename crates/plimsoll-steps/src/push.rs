@@ -96,7 +96,10 @@ impl Effect for Push {
                 report.digest, report.blobs_sent, report.bytes_sent, report.blobs_present
             ));
             if report.digest != built.digest {
-                return Err(StepError::internal(format!("{} was built as {} and pushed as {}", image, built.digest, report.digest)));
+                return Err(StepError::internal(format!(
+                    "{} was built as {} and pushed as {}",
+                    image, built.digest, report.digest
+                )));
             }
             let pushed = PushedImage { image: image.at(built.digest.clone()), built: built.clone() };
             there.insert(built.service.clone(), pushed);

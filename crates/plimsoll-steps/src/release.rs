@@ -62,7 +62,12 @@ impl Rendered {
     }
 
     /// The release with the images that were pushed for it.
-    pub(crate) fn release(&self, pushed: &Pushed, run: &RunId, approval: Option<ApprovalRecord>) -> Result<Release, StepError> {
+    pub(crate) fn release(
+        &self,
+        pushed: &Pushed,
+        run: &RunId,
+        approval: Option<ApprovalRecord>,
+    ) -> Result<Release, StepError> {
         let services = self.services.iter().map(|s| spec(s, pushed)).collect::<Result<Vec<_>, _>>()?;
         Ok(Release {
             environment: self.environment.parse().expect("it was rendered from a checked name"),

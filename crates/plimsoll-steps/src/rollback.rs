@@ -49,8 +49,11 @@ pub fn pick(seen: &Observation, to: Option<&str>, gated: bool) -> Result<Release
     let mut former = seen.history.iter().filter(|r| Some(r.generation) != live);
     let found = match to {
         Some(version) => former.find(|r| r.version == version).ok_or_else(|| {
-            StepError::user(format!("{environment} never served {version}"))
-                .with_hint(if seen.history.is_empty() { "it has no former release".to_owned() } else { format!("it served {}", known()) })
+            StepError::user(format!("{environment} never served {version}")).with_hint(if seen.history.is_empty() {
+                "it has no former release".to_owned()
+            } else {
+                format!("it served {}", known())
+            })
         })?,
         None => former
             .next()

@@ -37,7 +37,11 @@ impl Pure for Tidy {
         let workspace = cx.resource::<Workspace>()?;
         let mut found = wrong_directions(&workspace, &self.directions);
         found.extend(missing_headers(&workspace));
-        if found.is_empty() { Ok(()) } else { Err(StepError::check("the workspace breaks its own rules").with_detail(found)) }
+        if found.is_empty() {
+            Ok(())
+        } else {
+            Err(StepError::check("the workspace breaks its own rules").with_detail(found))
+        }
     }
 }
 
@@ -55,9 +59,8 @@ fn wrong_directions(workspace: &Workspace, directions: &Directions) -> Vec<Strin
 }
 
 fn missing_headers(workspace: &Workspace) -> Vec<String> {
-    let is_module = |path: &Path| {
-        path.extension().is_some_and(|e| e == "rs") && path.components().any(|c| c.as_os_str() == "src")
-    };
+    let is_module =
+        |path: &Path| path.extension().is_some_and(|e| e == "rs") && path.components().any(|c| c.as_os_str() == "src");
     let without = |path: &&std::path::PathBuf| {
         let text = fs::read_to_string(workspace.root().join(path)).unwrap_or_default();
         !text.trim_start().starts_with("//!")

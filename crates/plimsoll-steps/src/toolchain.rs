@@ -62,7 +62,8 @@ impl Machine {
         Self {
             host: Platform::host(),
             targets: targets(sysroot),
-            system: (system.exists() && sysroot != Path::new("/usr")).then(|| (system.to_owned(), targets(Path::new("/usr")))),
+            system: (system.exists() && sysroot != Path::new("/usr"))
+                .then(|| (system.to_owned(), targets(Path::new("/usr")))),
             linkers: linkers
                 .into_iter()
                 .filter(|l| plimsoll_process::which(l, environment).is_some())
@@ -77,7 +78,8 @@ impl Machine {
         let (musl, gnu) = (format!("{arch}-unknown-linux-musl"), format!("{arch}-unknown-linux-gnu"));
         let native = self.host == Some(platform);
         let cross = format!("{arch}-linux-gnu-gcc");
-        let linker = |candidates: &[&str]| candidates.iter().find(|l| self.linkers.contains(**l)).map(|l| (*l).to_owned());
+        let linker =
+            |candidates: &[&str]| candidates.iter().find(|l| self.linkers.contains(**l)).map(|l| (*l).to_owned());
         let toolchain = |triple: &str, rustc: Option<&PathBuf>, linker: Option<String>| Toolchain {
             triple: triple.to_owned(),
             rustc: rustc.cloned(),
@@ -101,7 +103,11 @@ impl Machine {
                 return Ok(toolchain(&gnu, Some(rustc), named));
             }
         }
-        let install = if native { "a C compiler".to_owned() } else { format!("gcc-{arch}-linux-gnu").replace("x86_64", "x86-64") };
+        let install = if native {
+            "a C compiler".to_owned()
+        } else {
+            format!("gcc-{arch}-linux-gnu").replace("x86_64", "x86-64")
+        };
         Err(MissingToolchain { platform, fix: format!("run `rustup target add {musl}` and install {install}") })
     }
 }

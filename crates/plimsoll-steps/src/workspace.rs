@@ -43,6 +43,7 @@ pub struct Workspace {
     packages: BTreeMap<String, Package>,
     files: Vec<PathBuf>,
     toolchain: String,
+    sysroot: PathBuf,
     hashes: Mutex<HashMap<PathBuf, (Stat, Fingerprint)>>,
 }
 
@@ -60,9 +61,12 @@ impl Workspace {
             packages: BTreeMap::new(),
             files,
             toolchain: String::new(),
+            sysroot: PathBuf::new(),
             hashes: Mutex::default(),
         };
-        this.toolchain = this.remembered(cache, "rustc", &toolchain_key(root, environment), environment).await?;
+        let key = toolchain_key(root, environment);
+        this.toolchain = this.remembered(cache, "rustc", &key, environment).await?;
+        this.sysroot = PathBuf::from(this.remembered(cache, "sysroot", &key, environment).await?.trim());
         let key = this.manifests_key()?;
         let metadata = this.remembered(cache, "metadata", &key, environment).await?;
         this.packages = packages(root, &metadata)?;
@@ -82,8 +86,10 @@ impl Workspace {
         if let Some((_, answer)) = known.filter(|(k, _)| k == key) {
             return Ok(answer);
         }
+        let rustc = || Cmd::new(environment.get("RUSTC").unwrap_or("rustc".as_ref()));
         let cmd = match what {
-            "rustc" => Cmd::new(environment.get("RUSTC").unwrap_or("rustc".as_ref())).arg("-vV"),
+            "rustc" => rustc().arg("-vV"),
+            "sysroot" => rustc().args(["--print", "sysroot"]),
             _ => Cmd::new("cargo").args(["metadata", "--format-version=1", "--no-deps"]),
         };
         let cmd = cmd.cwd(&self.root).inherit_base(environment).envs(cargo_variables(environment));
@@ -127,6 +133,11 @@ impl Workspace {
         &self.toolchain
     }
 
+    /// Where the compiler keeps its targets.
+    pub fn sysroot(&self) -> &Path {
+        &self.sysroot
+    }
+
     /// The members that `packages` are built from, themselves included; with `dev`, also what their tests need.
     pub fn closure(&self, packages: &[String], dev: bool) -> Result<BTreeSet<String>, StepError> {
         let mut open: Vec<(&str, bool)> = if packages.is_empty() {
@@ -138,7 +149,8 @@ impl Workspace {
         while let Some((name, dev)) = open.pop() {
             let package = self.packages.get(name).ok_or_else(|| {
                 let known: Vec<&str> = self.packages.keys().map(String::as_str).collect();
-                StepError::user(format!("there is no package `{name}` in the workspace")).with_hint(format!("it has {}", known.join(", ")))
+                StepError::user(format!("there is no package `{name}` in the workspace"))
+                    .with_hint(format!("it has {}", known.join(", ")))
             })?;
             let new = closed.insert(name.to_owned());
             if new || dev {
@@ -205,7 +217,11 @@ impl Workspace {
     }
 
     /// Adds files to `reads`; a file is hashed once, however many steps read it, until it is written again.
-    pub fn add_files<'a>(&self, reads: &mut Reads, files: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), StepError> {
+    pub fn add_files<'a>(
+        &self,
+        reads: &mut Reads,
+        files: impl IntoIterator<Item = &'a PathBuf>,
+    ) -> Result<(), StepError> {
         for file in files {
             let hash = self
                 .hash(file)
@@ -238,13 +254,18 @@ fn toolchain_key(root: &Path, environment: &Environment) -> String {
     for file in ["rust-toolchain.toml", "rust-toolchain"] {
         parts.push(fs::read(root.join(file)).unwrap_or_default());
     }
-    let home = environment.get("RUSTUP_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".rustup")));
+    let home = environment
+        .get("RUSTUP_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".rustup")));
     let settings = home.as_ref().map(|h| fs::read(h.join("settings.toml")).unwrap_or_default());
     parts.push(settings.unwrap_or_default());
-    let toolchain = environment.get("RUSTUP_TOOLCHAIN").zip(home).map(|(t, h)| h.join("toolchains").join(t).join("bin/rustc"));
+    let toolchain =
+        environment.get("RUSTUP_TOOLCHAIN").zip(home).map(|(t, h)| h.join("toolchains").join(t).join("bin/rustc"));
     for path in [which("rustc", environment), toolchain].into_iter().flatten() {
         if let Ok(meta) = fs::metadata(&path) {
-            parts.push(format!("{} {} {} {}", path.display(), meta.len(), meta.mtime(), meta.mtime_nsec()).into_bytes());
+            parts
+                .push(format!("{} {} {} {}", path.display(), meta.len(), meta.mtime(), meta.mtime_nsec()).into_bytes());
         }
     }
     Fingerprint::of_parts(parts.iter().map(Vec::as_slice)).to_string()
@@ -318,6 +339,7 @@ mod tests {
             packages: packages.iter().map(|p| (p.0.to_owned(), package(p))).collect(),
             files: files.iter().map(PathBuf::from).collect(),
             toolchain: "rustc 1".to_owned(),
+            sysroot: PathBuf::new(),
             hashes: Mutex::default(),
         }
     }
@@ -325,7 +347,12 @@ mod tests {
     #[test]
     fn the_closure_holds_what_a_package_is_built_from_and_no_tests_of_others() {
         let w = workspace(
-            &[("app", "app", &["lib"], &["fixtures"]), ("lib", "lib", &["base"], &["app"]), ("base", "base", &[], &[]), ("fixtures", "f", &[], &["base"])],
+            &[
+                ("app", "app", &["lib"], &["fixtures"]),
+                ("lib", "lib", &["base"], &["app"]),
+                ("base", "base", &[], &[]),
+                ("fixtures", "f", &[], &["base"]),
+            ],
             &[],
         );
         let closure = |of: &str, dev| w.closure(&[of.to_owned()], dev).unwrap().into_iter().collect::<Vec<_>>();
@@ -337,8 +364,10 @@ mod tests {
 
     #[test]
     fn a_package_in_the_root_does_not_own_the_files_of_the_others() {
-        let w = workspace(&[("root", "", &[], &[]), ("a", "crates/a", &[], &[])], &["src/lib.rs", "crates/a/src/lib.rs"]);
-        let files = |p: &str| w.files_of(&w.packages()[p]).into_iter().map(|f| f.display().to_string()).collect::<Vec<_>>();
+        let w =
+            workspace(&[("root", "", &[], &[]), ("a", "crates/a", &[], &[])], &["src/lib.rs", "crates/a/src/lib.rs"]);
+        let files =
+            |p: &str| w.files_of(&w.packages()[p]).into_iter().map(|f| f.display().to_string()).collect::<Vec<_>>();
         assert_eq!(files("root"), ["src/lib.rs"]);
         assert_eq!(files("a"), ["crates/a/src/lib.rs"]);
     }

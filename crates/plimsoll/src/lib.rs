@@ -29,6 +29,7 @@ mod delivery;
 mod entry;
 mod form;
 mod interrupt;
+mod masking;
 pub mod prelude;
 mod project;
 mod report;

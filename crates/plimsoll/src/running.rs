@@ -2,7 +2,7 @@
 
 use crate::{
     cli_error::CliError,
-    interrupt,
+    interrupt, masking,
     report::{self, RunReporter},
     seam,
     session::Session,
@@ -49,7 +49,7 @@ pub(crate) async fn setup(
         environment: Arc::clone(&session.environment),
         resources,
         observer: Arc::<RunReporter>::clone(reporter),
-        redactor: None,
+        redactor: masking::redactor(session, inputs.config())?,
         clock: system_clock(),
         jobs: session.global.jobs.map_or_else(processors, usize::from),
         fail_fast: session.global.fail_fast,

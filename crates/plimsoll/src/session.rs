@@ -104,7 +104,7 @@ impl Session {
             None => Source::read(&self.root, &self.environment, &first_version(&workspace)).await?,
         };
         let options =
-            Options { only: wanted.only, yes: self.global.yes, environment, to: None, no_drain: wanted.no_drain };
+            Options { only: wanted.only, yes: self.global.yes, environment, to: wanted.to, no_drain: wanted.no_drain };
         let inputs = Inputs::new(wanted.pipeline, self.config_text.clone(), source, actor, self.profile, options)?;
         Ok((inputs, workspace))
     }

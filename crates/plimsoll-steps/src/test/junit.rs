@@ -20,7 +20,10 @@ pub(super) fn render(package: &str, cases: &[Case]) -> String {
         let name = escape(suite);
         text(
             &mut out,
-            format_args!("  <testsuite name=\"{name}\" tests=\"{}\" failures=\"{failed}\" skipped=\"{ignored}\">\n", cases.len()),
+            format_args!(
+                "  <testsuite name=\"{name}\" tests=\"{}\" failures=\"{failed}\" skipped=\"{ignored}\">\n",
+                cases.len()
+            ),
         );
         for case in cases {
             let head = format!("    <testcase classname=\"{}\" name=\"{}\"", escape(package), escape(&case.name));

@@ -1,11 +1,6 @@
 //! `approve`: answers what a parked run waits for. The answer goes into the run's journal; `resume` takes it up.
 
-use crate::{
-    cli::ApproveArgs,
-    cli_error::CliError,
-    session::Session,
-    verbs::find_run,
-};
+use crate::{cli::ApproveArgs, cli_error::CliError, session::Session, verbs::find_run};
 use plimsoll_deploy::Evidence;
 use plimsoll_engine::{StepError, answer, system_clock};
 use plimsoll_steps::{Question, Reply, Verdict, questions};
@@ -48,7 +43,10 @@ pub(crate) fn render(question: &Question) -> String {
     let subject = &question.subject;
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "{text}").expect("a string can always be written to");
-    line(format!("{} to {} (generation {}), started by {}", subject.version, subject.environment, subject.replaces, question.actor));
+    line(format!(
+        "{} to {} (generation {}), started by {}",
+        subject.version, subject.environment, subject.replaces, question.actor
+    ));
     line(format!("  commit   {}", question.revision));
     for text in question.diff.to_string().lines() {
         line(format!("  {text}"));

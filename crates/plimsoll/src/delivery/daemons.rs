@@ -36,15 +36,16 @@ pub(crate) fn hidden(args: &[OsString]) -> Option<ExitCode> {
     let no_drain = args.iter().any(|a| a == NO_DRAIN);
     // Standard error of these processes is their log file.
     tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_ansi(false).with_writer(std::io::stderr).init();
-    let result = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
-        runtime.block_on(async {
-            match verb {
-                SUPERVISOR => supervise(place, no_drain).await,
-                PROXY => route(place, no_drain).await,
-                _ => serve_registry(place).await,
-            }
-        })
-    });
+    let result =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
+            runtime.block_on(async {
+                match verb {
+                    SUPERVISOR => supervise(place, no_drain).await,
+                    PROXY => route(place, no_drain).await,
+                    _ => serve_registry(place).await,
+                }
+            })
+        });
     Some(match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,10 +1,9 @@
 //! What delivery needs of this machine: a way to compile for each configured platform, and room for the sockets.
 
-use super::resources::sysroot;
-use crate::{report::Finding, session::Session};
+use crate::{report::Finding, running, session::Session};
 use plimsoll_core::config::Severity;
 use plimsoll_local::LocalPaths;
-use plimsoll_steps::Machine;
+use plimsoll_steps::{Machine, Workspace};
 use std::os::unix::ffi::OsStrExt;
 
 /// The longest path a Unix socket can be bound to (`sun_path` in unix(7), less its final zero).
@@ -12,7 +11,13 @@ const SOCKET_PATH_MAX: usize = 107;
 
 /// The findings beyond those of the checks.
 pub(crate) fn doctor(session: &Session) -> Vec<Finding> {
-    let machine = Machine::look(&sysroot(&session.environment), &session.environment);
+    let load = Workspace::load(&session.root, &session.cache, &session.environment);
+    let workspace = match running::runtime().map(|runtime| runtime.block_on(load)) {
+        Ok(Ok(workspace)) => workspace,
+        Ok(Err(error)) => return vec![Finding::required("workspace", error.one_line(), "see the message")],
+        Err(error) => return vec![Finding::required("workspace", error.to_string(), "see the message")],
+    };
+    let machine = Machine::look(workspace.sysroot(), &session.environment);
     let strict = session.config.profile(session.profile).missing_toolchain == Severity::Error;
     let mut findings = Vec::new();
     for platform in &session.config.images.platforms {

@@ -43,8 +43,11 @@ pub(crate) async fn stop(session: &Session, name: &str) -> Result<ExitCode, CliE
         session.console.out(&format!("{name} is stopped already (generation {})\n", seen.generation));
         return Ok(ExitCode::SUCCESS);
     }
-    let generation = target.stop(seen.generation, &actor, "asked for on the command line").await.map_err(|e| StepError::of(&e))?;
-    session.console.out(&format!("{name} stopped by {actor} (generation {generation}); again: cargo xtask start {name}\n"));
+    let generation =
+        target.stop(seen.generation, &actor, "asked for on the command line").await.map_err(|e| StepError::of(&e))?;
+    session
+        .console
+        .out(&format!("{name} stopped by {actor} (generation {generation}); again: cargo xtask start {name}\n"));
     Ok(ExitCode::SUCCESS)
 }
 

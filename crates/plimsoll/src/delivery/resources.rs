@@ -13,9 +13,7 @@ use plimsoll_http::{Client, ClientOptions};
 use plimsoll_local::{LocalPaths, LocalTarget, OciImages, SecretSource, supervisor::Launch};
 use plimsoll_oci::{AuthSource, BlobStore, RegistryClient, RegistryOptions};
 use plimsoll_process::Environment;
-use plimsoll_steps::{
-    Asker, Asking, Inputs, Machine, Origins, Registry, RegistryAddress, Targets, Workspace,
-};
+use plimsoll_steps::{Asker, Asking, Inputs, Machine, Origins, Registry, RegistryAddress, Targets, Workspace};
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 /// Everything that talks to environments and registries.
@@ -55,7 +53,9 @@ impl Delivery {
                     targets.insert(name.clone(), Arc::new(target));
                 }
                 other => {
-                    return Err(StepError::user(format!("environment {name} has target {other:?}, which this version cannot deploy to")));
+                    return Err(StepError::user(format!(
+                        "environment {name} has target {other:?}, which this version cannot deploy to"
+                    )));
                 }
             }
         }
@@ -77,7 +77,8 @@ impl Delivery {
         Registry(Box::new(move || {
             let (target, launch, prefix) = (target.clone(), launch.clone(), project.clone());
             Box::pin(async move {
-                let target = target.ok_or_else(|| StepError::user("the embedded registry needs a local environment"))?;
+                let target =
+                    target.ok_or_else(|| StepError::user("the embedded registry needs a local environment"))?;
                 let url = target.ensure_registry(launch).await.map_err(|e| StepError::of(&e))?;
                 let host = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
                 Ok(RegistryAddress { host, prefix })
@@ -87,7 +88,11 @@ impl Delivery {
 }
 
 /// The resources of a run that may ship.
-pub(crate) async fn resources(session: &Session, inputs: &Inputs, workspace: &Workspace) -> Result<Resources, StepError> {
+pub(crate) async fn resources(
+    session: &Session,
+    inputs: &Inputs,
+    workspace: &Workspace,
+) -> Result<Resources, StepError> {
     let delivery = Delivery::open(session, inputs.options.no_drain)?;
     let store = BlobStore::open(session.cache.join("cache/blobs")).map_err(|e| StepError::of(&e))?;
     let origins = Origins::load(workspace, inputs.config(), &session.environment, inputs.source.dirty).await?;
@@ -97,22 +102,11 @@ pub(crate) async fn resources(session: &Session, inputs: &Inputs, workspace: &Wo
         .with(Arc::new(delivery.locator(session)))
         .with(Arc::new(store))
         .with(Arc::new(origins))
-        .with(Arc::new(Machine::look(&sysroot(&session.environment), &session.environment)))
+        .with(Arc::new(Machine::look(workspace.sysroot(), &session.environment)))
         .with(Arc::new(Targets::new(targets, Arc::new(delivery.http.clone()))))
         .with(Arc::new(delivery.http))
         .with(Arc::new(delivery.registry))
         .with(Arc::new(Asking(asker))))
-}
-
-/// Where the default compiler keeps its targets: rustup's choice, else where `rustc` lies.
-pub(crate) fn sysroot(environment: &Environment) -> PathBuf {
-    let home = environment.get("RUSTUP_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".rustup")));
-    let chosen = environment.get("RUSTUP_TOOLCHAIN").zip(home).map(|(t, h)| h.join("toolchains").join(t));
-    let beside = || {
-        let rustc = fs::canonicalize(plimsoll_process::which("rustc", environment)?).ok()?;
-        Some(rustc.parent()?.parent()?.to_owned())
-    };
-    chosen.filter(|c| c.exists()).or_else(beside).unwrap_or_default()
 }
 
 fn registry_options(environment: &Environment) -> RegistryOptions {

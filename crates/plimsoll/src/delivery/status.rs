@@ -119,11 +119,17 @@ fn render(status: &Status) -> String {
         };
         let stopped = if environment.stopped { ", STOPPED" } else { "" };
         let approved = live.approved_by.as_ref().map_or(String::new(), |a| format!(", approved by {a}"));
-        line(format!("{}: {} since {} (generation {}{stopped})", environment.name, live.version, live.since, environment.generation));
+        line(format!(
+            "{}: {} since {} (generation {}{stopped})",
+            environment.name, live.version, live.since, environment.generation
+        ));
         line(format!("  started by {}{approved}, run {}", live.started_by, live.run));
         for service in &live.services {
             let url = service.url.as_deref().unwrap_or("-");
-            line(format!("  {:<24} {:<5} {}/{} ready  {url}", service.name, service.slot, service.ready, service.replicas));
+            line(format!(
+                "  {:<24} {:<5} {}/{} ready  {url}",
+                service.name, service.slot, service.ready, service.replicas
+            ));
             if let Some(failing) = &service.failing {
                 line(format!("    {failing}"));
             }

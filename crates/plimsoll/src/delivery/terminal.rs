@@ -25,7 +25,10 @@ impl Terminal {
 impl Asker for Terminal {
     fn ask(&self, question: &Question) -> Option<Reply> {
         self.console.err(&super::approve::render(question));
-        self.console.err(&format!("Approve for {}? Type `yes`, or a reason to refuse; an empty line lets the run wait: ", question.subject.environment));
+        self.console.err(&format!(
+            "Approve for {}? Type `yes`, or a reason to refuse; an empty line lets the run wait: ",
+            question.subject.environment
+        ));
         let mut line = String::new();
         std::io::stdin().lock().read_line(&mut line).ok()?;
         let verdict = match line.trim() {

@@ -1,0 +1,56 @@
+//! What must not appear in a log: the values of the secrets that `plimsoll.toml` refers to.
+
+use crate::{cli_error::CliError, session::Session};
+use plimsoll_core::config::{Config, SecretSource};
+use plimsoll_engine::StepError;
+use plimsoll_process::{MIN_SECRET, Redactor};
+use std::{collections::BTreeSet, fs, sync::Arc};
+
+/// All references to secrets.
+fn sources(config: &Config) -> Vec<&SecretSource> {
+    let services = config.services.values().flat_map(|service| service.secrets.values());
+    let slack = config.notify.slack.iter().map(|slack| &slack.webhook);
+    let webhook = config.notify.webhook.iter().flat_map(|hook| std::iter::once(&hook.url).chain(&hook.secret));
+    services.chain(slack).chain(webhook).collect()
+}
+
+/// A redactor of all secrets that are there. One that is not is missed by the step that needs it, not here; one that is too short
+/// to be masked is refused, because it would be shown.
+pub(crate) fn redactor(session: &Session, config: &Config) -> Result<Option<Arc<Redactor>>, CliError> {
+    let mut values: BTreeSet<Vec<u8>> = BTreeSet::new();
+    for source in sources(config) {
+        let value = match source {
+            SecretSource::Env(name) => session.environment.get(name).map(|value| value.as_encoded_bytes().to_vec()),
+            SecretSource::File(path) => fs::read(session.root.join(path)).ok(),
+        };
+        let Some(value) = value.filter(|value| !value.trim_ascii_end().is_empty()) else { continue };
+        if value.trim_ascii_end().len() < MIN_SECRET {
+            let hint = format!("a secret has at least {MIN_SECRET} bytes");
+            return Err(StepError::user(format!("the secret {source} is too short to be kept out of logs"))
+                .with_hint(hint)
+                .into());
+        }
+        values.insert(value);
+    }
+    if values.is_empty() {
+        return Ok(None);
+    }
+    let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+    let redactor =
+        Redactor::new(&values).map_err(|e| StepError::user("the secrets cannot be kept out of logs").caused_by(&e))?;
+    Ok(Some(Arc::new(redactor)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_services_and_channels_are_found() {
+        let text = "[project]\nname = \"shop\"\n[services.web]\npackage = \"web\"\nsecrets = { KEY = { env = \"A\" } }\n\
+                    [notify.slack]\nwebhook = { file = \"b\" }\n[notify.webhook]\nurl = { env = \"C\" }\nsecret = { env = \"D\" }\n";
+        let config = Config::parse(text, "plimsoll.toml").unwrap();
+        let names: Vec<String> = sources(&config).iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["env:A", "file:b", "env:C", "env:D"]);
+    }
+}
