@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 
 /// Options that every verb takes.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Global {
     /// How many steps may work at once [default: the number of processors]
     #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

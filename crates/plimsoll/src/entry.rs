@@ -60,7 +60,7 @@ impl Call {
             _ => session::current_dir().and_then(|start| {
                 let open = Session::open(&start, &cli.global, &self.settings, &self.environment, self.console.clone());
                 match (&cli.command, open) {
-                    (Command::Doctor, session) => Ok(verbs::doctor::run(session, self.doctor_view(cli))),
+                    (Command::Doctor, session) => Ok(verbs::doctor::run(session, &self.doctor_view(cli))),
                     (_, Err(error)) => Err(error),
                     (command, Ok(session)) => self.dispatch(&session, command),
                 }

@@ -80,7 +80,7 @@ pub(crate) async fn start(
     let cancel = Cancel::new();
     interrupt::watch(cancel.clone());
     let report = setup.start(pipeline, &id, start, cancel).await;
-    Ok(finish(session, &reporter, &inputs.source.version, report?))
+    Ok(finish(session, &reporter, &inputs.source.version, &report?))
 }
 
 /// Goes on with a run whose inputs were read back.
@@ -97,7 +97,7 @@ pub(crate) async fn resume(
     let cancel = Cancel::new();
     interrupt::watch(cancel.clone());
     let report = setup.resume(pipeline, run, &actor, cancel).await;
-    Ok(finish(session, &reporter, &inputs.source.version, report?))
+    Ok(finish(session, &reporter, &inputs.source.version, &report?))
 }
 
 fn keep_own_executable(session: &Session) -> Result<String, CliError> {
@@ -106,11 +106,11 @@ fn keep_own_executable(session: &Session) -> Result<String, CliError> {
     kept.map(|print| print.to_string()).map_err(|source| CliError::Io { what: what(), source })
 }
 
-fn finish(session: &Session, reporter: &RunReporter, version: &str, report: Report) -> ExitCode {
+fn finish(session: &Session, reporter: &RunReporter, version: &str, report: &Report) -> ExitCode {
     reporter.close();
     let run_dir = session.state.run(&report.run).path().to_owned();
-    report::ended(session, version, &report, &run_dir);
-    ExitCode::from(exit_code(&report))
+    report::ended(session, version, report, &run_dir);
+    ExitCode::from(exit_code(report))
 }
 
 /// The exit code of a run.

@@ -7,6 +7,7 @@ use plimsoll_steps::{Inputs, Workspace};
 use std::{ffi::OsString, process::ExitCode};
 
 /// Clients, targets and the like for a run with these inputs.
+#[cfg_attr(not(feature = "delivery"), expect(clippy::unused_async, reason = "the other form awaits"))]
 pub(crate) async fn resources(
     session: &Session,
     inputs: &Inputs,
@@ -22,6 +23,7 @@ pub(crate) async fn resources(
 }
 
 /// Does a verb of delivery; `None` if it is none of its verbs.
+#[cfg_attr(not(feature = "delivery"), expect(clippy::unnecessary_wraps, reason = "the other form can fail"))]
 pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCode>, CliError> {
     #[cfg(feature = "delivery")]
     return crate::delivery::verb(session, command);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 /// What the environment says about how to behave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a variable that is set or not")]
 pub(crate) struct Settings {
     /// Whether this is a job of GitHub Actions.
     pub(crate) github: bool,

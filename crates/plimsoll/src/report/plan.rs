@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_tree_has_each_step_once_with_its_reason() {
-        let hash = Fingerprint::of(b"plan").short().to_string();
+        let hash = Fingerprint::of(b"plan").short();
         let expected = format!(
             "release  5 steps  plan {hash}\n\
              ├─ compile[a]  cached: nothing it reads has changed\n\

@@ -129,7 +129,8 @@ pub(crate) fn list(runs: &Runs, color: bool) -> String {
         "failed" | "unreadable" => Tone::Bad,
         _ => Tone::Look,
     };
-    text.lines().zip(&runs.runs).map(|(line, run)| format!("{}\n", paint(color, tone(run), line))).collect()
+    let lines: Vec<String> = text.lines().zip(&runs.runs).map(|(line, run)| paint(color, tone(run), line)).collect();
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn steps_table(report: &Report, color: bool) -> String {
         return text;
     }
     let tones = report.steps.iter().filter(|s| listed(&s.ending)).map(|s| tone(&s.ending));
-    text.lines().zip(tones).map(|(line, tone)| format!("{}\n", paint(true, tone, line))).collect()
+    text.lines().zip(tones).flat_map(|(line, tone)| [paint(true, tone, line), "\n".to_owned()]).collect()
 }
 
 fn headline(version: &str, report: &Report, color: bool) -> String {

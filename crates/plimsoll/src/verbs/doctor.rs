@@ -22,7 +22,7 @@ pub(crate) struct View<'a> {
 const ENOUGH_DISK: u64 = 3 << 30;
 
 /// `doctor`. Exit code 1 if something required is missing.
-pub(crate) fn run(session: Result<Session, CliError>, view: View<'_>) -> ExitCode {
+pub(crate) fn run(session: Result<Session, CliError>, view: &View<'_>) -> ExitCode {
     let mut findings = tools(view.environment);
     match &session {
         Ok(session) => {
