@@ -513,7 +513,8 @@ async fn a_second_proxy_takes_the_listeners_over_while_clients_call() {
     client.await.unwrap();
     drop(first.listeners);
     let stats = next.stats().await.unwrap();
-    assert!(stats[0].requests > 100, "{stats:?}");
+    // One answer of the first may have been read after the others were counted.
+    assert!(stats[0].requests >= 100, "{stats:?}");
     next.retire(Duration::ZERO).await.unwrap();
     second.await.unwrap().unwrap();
 }

@@ -95,17 +95,13 @@ impl Load {
 async fn client(port: u16, keep_alive: bool, seen: &Seen, stop: &AtomicBool) {
     let mut connection: Option<BufReader<TcpStream>> = None;
     while !stop.load(Relaxed) {
-        let mut stream = match connection.take() {
-            Some(stream) => stream,
-            None => match TcpStream::connect(("127.0.0.1", port)).await {
-                Ok(stream) => BufReader::new(stream),
-                Err(_) => {
-                    seen.refused.fetch_add(1, Relaxed);
-                    // A closed port answers at once, and this is no contest.
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                    continue;
-                }
-            },
+        let kept = connection.take();
+        let fresh = async || TcpStream::connect(("127.0.0.1", port)).await.ok().map(BufReader::new);
+        let Some(mut stream) = (if kept.is_some() { kept } else { fresh().await }) else {
+            seen.refused.fetch_add(1, Relaxed);
+            // A closed port answers at once, and this is no contest.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
         };
         seen.sent.fetch_add(1, Relaxed);
         let begun = Instant::now();
