@@ -146,7 +146,8 @@ fn signed(key: Option<&Secret>, now: Timestamp, body: &[u8]) -> Vec<(&'static st
 
 async fn address(cx: &Cx, source: &SecretSource) -> Result<Url, ChannelError> {
     let text = secret(cx, source).await?;
-    let url = text.expose().trim().parse::<Url>().ok().filter(Url::has_host);
+    let url =
+        text.expose().trim().parse::<Url>().ok().filter(|u| u.has_host() && matches!(u.scheme(), "http" | "https"));
     url.ok_or_else(|| ChannelError::NoAddress { source_name: source.to_string() })
 }
 
@@ -240,9 +241,14 @@ fn no_answer(error: &HttpError) -> ChannelError {
 
 /// The causes of an error, each after a colon. Those of the client name no address.
 fn causes(error: &dyn Error) -> String {
-    let chain = std::iter::successors(error.source(), |e| e.source());
+    let (mut text, mut next) = (String::new(), error.source());
     // An error chain is a list; the bound only guards against one that points at itself.
-    one_line(&chain.take(8).fold(String::new(), |text, cause| format!("{text}: {cause}")), 300)
+    for _ in 0..8 {
+        let Some(cause) = next else { break };
+        let _ = write!(text, ": {cause}");
+        next = cause.source();
+    }
+    one_line(&text, 300)
 }
 
 /// The word by which an endpoint such as Slack's explains itself (`invalid_blocks`). Anything longer stays unsaid: it may hold what
