@@ -27,6 +27,10 @@ use tokio::time::Instant;
 /// How often one request is sent at most: two chances more than the first cover a stale connection and a cut-over.
 const MAX_SENDS: usize = 3;
 
+/// How often a request that no replica took, and that was therefore not sent, goes on to another table's replicas.
+/// More tables than these within the second or two that it may wait are a service that flaps.
+const MAX_MOVES: usize = 4;
+
 /// Looks at a fresh table how often, when the target picked is being drained: the table that replaces it is in effect
 /// before the drain begins, so the second look suffices.
 const MAX_PICKS: usize = 3;
@@ -219,7 +223,9 @@ impl Exchange<'_> {
         let key = &self.client.key;
         let timeout = tokio::time::sleep(self.timeout);
         tokio::pin!(timeout);
-        for sends in 1..=MAX_SENDS {
+        let (mut sends, mut moves) = (1, 0);
+        // Ends by the bounds on both.
+        loop {
             let target = Arc::clone(&self.flight.target);
             let sent = tokio::select! {
                 biased;
@@ -238,9 +244,11 @@ impl Exchange<'_> {
             };
             let again = match failed {
                 Failed::Refused(unsent)
-                    if sends < MAX_SENDS && (self.move_on(&target) || self.wait_for_another(&target).await) =>
+                    if moves < MAX_MOVES && (self.move_on(&target) || self.wait_for_another(&target).await) =>
                 {
-                    Some(unsent)
+                    moves += 1;
+                    request = unsent;
+                    continue;
                 }
                 Failed::Refused(_) => {
                     self.flight.answered(503);
@@ -253,9 +261,9 @@ impl Exchange<'_> {
             let Some(next) = again else { return Ok(Err(self.give_up())) };
             self.flight.target.counters.retries.fetch_add(1, Ordering::Relaxed);
             self.move_on(&target);
+            sends += 1;
             request = next;
         }
-        Ok(Err(self.give_up()))
     }
 
     /// Moves to the target that is picked now, if that is another one.
