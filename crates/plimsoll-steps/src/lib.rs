@@ -72,7 +72,7 @@ pub use {
     origin::{Origin, Origins},
     promote::Promote,
     push::{Push, Registry, RegistryAddress},
-    ready::{built, shipped_packages},
+    ready::{built, shipped_packages, started},
     rollback::{Pick, Rollback, pick},
     smoke::Smoke,
     targets::Targets,

@@ -4,7 +4,9 @@ use crate::{
     compile::Compile,
     image::{Built, Image},
     inputs::Inputs,
+    notify::Started,
 };
+use plimsoll_core::config::NoticeEvent;
 use plimsoll_engine::{Graph, Handle};
 use std::collections::BTreeSet;
 
@@ -29,6 +31,16 @@ pub fn built<'g>(graph: &mut Graph<'g>, inputs: &Inputs) -> Vec<Handle<'g, Built
         images.push(graph.pure(service.as_str(), image, binaries));
     }
     images
+}
+
+/// Adds the notice that a run begins, where a channel asks for it: without one, a run that finds nothing to do sends nothing.
+pub fn started(graph: &mut Graph<'_>, inputs: &Inputs) {
+    let notify = &inputs.config().notify;
+    let slack = notify.slack.iter().flat_map(|channel| &channel.events);
+    let webhook = notify.webhook.iter().flat_map(|channel| &channel.events);
+    if slack.chain(webhook).any(|event| *event == NoticeEvent::Started) {
+        graph.effect("", Started::new(inputs), ());
+    }
 }
 
 /// The packages that the services are built from: what a release checks before it ships them.

@@ -10,11 +10,13 @@ pub(crate) fn release(g: &mut Graph<'_>, inputs: &Inputs) -> Result<(), StepErro
     let tests = packages.into_iter().map(|package| g.pure(&package.clone(), Test { package }, ())).collect::<Vec<_>>();
     let images = built(g, inputs);
 
+    started(g, inputs);
     let pushed = g.effect("", Push::new(inputs), (images, lints, tests));
     let staged = g.effect("staging", Deploy::<Staging>::new(inputs)?, pushed);
     let smoked = g.effect("staging", Smoke::<Staging>::new(inputs)?, staged);
     let approval = g.gate("production", Approve::<Production, Staging>::new(inputs)?, smoked);
     let live = g.effect("production", Promote::<Production>::new(inputs)?, approval);
     g.effect("production", Smoke::<Production>::new(inputs)?, live);
+    g.finally("", Notify::new(inputs));
     Ok(())
 }

@@ -10,6 +10,7 @@ pub(crate) fn rollback(g: &mut Graph<'_>, inputs: &Inputs) -> Result<(), StepErr
         Some(Production::NAME) => put_back::<Production>(g, inputs)?,
         other => return Err(StepError::user(format!("no pipeline rolls {} back", other.unwrap_or("nothing")))),
     }
+    g.finally("", Notify::new(inputs));
     Ok(())
 }
 
