@@ -16,10 +16,6 @@ use plimsoll_deploy::{Observation, TargetError};
 use plimsoll_process::Detached;
 use std::collections::BTreeMap;
 
-/// What is told of a replica that does not run.
-const NOTHING_RUNS: &str = "nothing runs here: the next release, or any other command that changes an environment, \
-brings it back";
-
 /// Looks at one environment; `None` when the state file knows nothing of it.
 pub(crate) async fn peek(paths: &LocalPaths, name: &EnvironmentName) -> Result<Option<Observation>, TargetError> {
     let file = paths.state_file();
@@ -34,7 +30,10 @@ async fn statuses(name: &EnvironmentName, environment: &EnvironmentState) -> BTr
     for (service, of) in &environment.services {
         for (slot, stands) in &of.slots {
             let key = SlotKey { environment: name.clone(), service: service.clone(), slot: *slot };
-            let each = stands.replicas.iter().map(|replica| status(environment.stopped, stands, replica));
+            // A stop is no failure: the observation says that it was on purpose.
+            let down = (!environment.stopped)
+                .then(|| format!("nothing runs here; `cargo xtask start {name}` or the next release brings it back"));
+            let each = stands.replicas.iter().map(|replica| status(stands, replica, down.clone()));
             all.insert(key, join_all(each).await);
         }
     }
@@ -42,11 +41,10 @@ async fn statuses(name: &EnvironmentName, environment: &EnvironmentState) -> BTr
 }
 
 /// A replica whose supervisor was killed goes on, so it is asked; everything else is down.
-async fn status(stopped: bool, stands: &SlotState, replica: &ReplicaState) -> Status {
+async fn status(stands: &SlotState, replica: &ReplicaState, down: Option<String>) -> Status {
     let base = Status { crashes: replica.crashes, ..Status::default() };
     let Some(process) = replica.process.as_ref().and_then(Detached::adopt) else {
-        // A stop is no failure: the observation says that it was on purpose.
-        return Status { failing: (!stopped).then(|| NOTHING_RUNS.to_owned()), ..base };
+        return Status { failing: down, ..base };
     };
     let health = &stands.spec.health.path;
     let failing = match probe::status(replica.port, health).await {

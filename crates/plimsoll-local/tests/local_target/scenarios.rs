@@ -231,8 +231,9 @@ async fn a_supervisor_killed_at_any_moment_of_a_cut_over_comes_back_to_one_of_th
     let name: ServiceName = "worker".parse().unwrap();
     let mut slot = Slot::Blue;
     world.release(&release("0", vec![spec("api", &[]), worker(&[])]), slot).await.unwrap();
-    // From before the first step to after the last one, which takes some ten milliseconds.
-    for (round, millis) in [0, 2, 4, 7, 11, 16].into_iter().enumerate() {
+    // From before the first step to after the last one, which takes ten milliseconds and on a busy machine some more.
+    let mut made = 0;
+    for (round, millis) in [0, 2, 4, 7, 11, 16, 20, 25, 30, 40, 55, 80].into_iter().enumerate() {
         let new = round.to_string();
         let next = release(&new, vec![spec("api", &[("N", &new)]), worker(&[("N", &new)])]);
         for spec in &next.services {
@@ -253,6 +254,7 @@ async fn a_supervisor_killed_at_any_moment_of_a_cut_over_comes_back_to_one_of_th
         assert!(moved || after.generation == before.generation);
         // What was acknowledged is durable.
         assert!(moved || told.is_err());
+        made += u32::from(moved);
         slot = if moved { slot.other() } else { slot };
         for service in ["api", "worker"] {
             eventually("the live slot answers", || async {
@@ -269,6 +271,7 @@ async fn a_supervisor_killed_at_any_moment_of_a_cut_over_comes_back_to_one_of_th
         .await;
         assert!(!world.directory.path().join("state/staging/worker/violation").exists());
     }
+    println!("supervisor killed inside 12 cut-overs, {made} of them made");
 }
 
 async fn what_a_killed_supervisor_left_is_ended_by_down(world: Arc<World>) {
@@ -297,7 +300,7 @@ async fn a_peek_starts_nothing_and_says_what_runs(world: Arc<World>) {
     let seen = world.target.peek().await.unwrap().unwrap();
     let live = seen.services[&api()].live.clone().unwrap();
     assert_eq!((seen.generation, live.ready, live.replicas), (Generation(1), 0, 1));
-    assert!(live.failing.unwrap().starts_with("nothing runs here"));
+    assert!(live.failing.unwrap().contains("`cargo xtask start staging`"));
     assert!(!world.paths().supervisor_socket().exists() && !is_running(hello.proxy.unwrap()));
 }
 
