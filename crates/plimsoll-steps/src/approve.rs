@@ -164,16 +164,16 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Approve<E, S> {
             nonce: cx.run().to_string(),
         }
     }
+}
 
-    /// The approval under which this very release serves already, if it does.
-    fn standing(&self, release: &Release, seen: &Observation) -> Option<ApprovalRecord> {
-        let live =
-            seen.live.as_ref().filter(|live| live.version == release.version && live.revision == release.revision)?;
-        let same = release.services.iter().all(|s| {
-            live.services.get(&s.name).is_some_and(|r| r.spec.digest == s.digest && r.spec.config_hash == s.config_hash)
-        });
-        (same && live.services.len() == release.services.len()).then(|| live.approval.clone())?
-    }
+/// The approval under which this very release serves already, if it does.
+fn standing(release: &Release, seen: &Observation) -> Option<ApprovalRecord> {
+    let live =
+        seen.live.as_ref().filter(|live| live.version == release.version && live.revision == release.revision)?;
+    let same = release.services.iter().all(|s| {
+        live.services.get(&s.name).is_some_and(|r| r.spec.digest == s.digest && r.spec.config_hash == s.config_hash)
+    });
+    (same && live.services.len() == release.services.len()).then(|| live.approval.clone())?
 }
 
 impl<E: Environment, S: Environment> Step for Approve<E, S> {
@@ -198,7 +198,7 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Gate for Approve<E, S> 
         let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
         let pushed = smoked.pushed().clone();
         let release = self.rendered.release(&pushed, cx.run(), None)?;
-        if let Some(record) = self.standing(&release, &seen) {
+        if let Some(record) = standing(&release, &seen) {
             return Ok(Answer::Yes(Approval::prove(pushed, record, seen.generation)));
         }
         let question = Question {

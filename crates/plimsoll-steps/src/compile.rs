@@ -81,7 +81,7 @@ impl Compile {
             .env("CARGO_TERM_COLOR", "never")
             .env("CARGO_INCREMENTAL", "0")
             .env("SOURCE_DATE_EPOCH", epoch.to_string())
-            .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags(cx, toolchain).join("\x1f"))
+            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(cx, toolchain).join("\x1f"))
             .timeout(self.timeout());
         if let Some(rustc) = &toolchain.rustc {
             cmd = cmd.env("RUSTC", rustc);
@@ -92,27 +92,27 @@ impl Compile {
         }
         cmd
     }
+}
 
-    /// Flags that take the place and the time of the build out of the result.
-    fn rustflags(&self, cx: &Cx, toolchain: &Toolchain) -> Vec<String> {
-        let home = |variable: &str, default: &str| {
-            let environment = cx.environment();
-            let given = environment.get(variable).map(PathBuf::from);
-            given.or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(default)))
-        };
-        let mut flags = vec![
-            "-Cstrip=symbols".to_owned(),
-            "-Clink-arg=-Wl,--build-id=none".to_owned(),
-            format!("--remap-path-prefix={}=/source", cx.root().display()),
-        ];
-        if let Some(cargo) = home("CARGO_HOME", ".cargo") {
-            flags.push(format!("--remap-path-prefix={}=/cargo", cargo.display()));
-        }
-        if toolchain.crt_static {
-            flags.push("-Ctarget-feature=+crt-static".to_owned());
-        }
-        flags
+/// Flags that take the place and the time of the build out of the result.
+fn rustflags(cx: &Cx, toolchain: &Toolchain) -> Vec<String> {
+    let home = |variable: &str, default: &str| {
+        let environment = cx.environment();
+        let given = environment.get(variable).map(PathBuf::from);
+        given.or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(default)))
+    };
+    let mut flags = vec![
+        "-Cstrip=symbols".to_owned(),
+        "-Clink-arg=-Wl,--build-id=none".to_owned(),
+        format!("--remap-path-prefix={}=/source", cx.root().display()),
+    ];
+    if let Some(cargo) = home("CARGO_HOME", ".cargo") {
+        flags.push(format!("--remap-path-prefix={}=/cargo", cargo.display()));
     }
+    if toolchain.crt_static {
+        flags.push("-Ctarget-feature=+crt-static".to_owned());
+    }
+    flags
 }
 
 /// Apart from the directory of everyday builds: other flags in the same one would rebuild everything to and fro.

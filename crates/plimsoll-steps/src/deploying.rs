@@ -90,7 +90,7 @@ pub(crate) async fn reach(
     let telling = Telling(cx);
     let with = Drive { target: &*target, goal, policy, prober: &**prober, gate, observer: &telling };
     let outcome = drive(&with, cx.cancel().cancelled()).await.map_err(|e| failed(&e))?;
-    let probes = &outcome.probes;
-    cx.log(&format!("{} probes around the cut-over, {} failed, p99 {} ms", probes.sent, probes.failed, probes.p99_ms));
+    let seen = &outcome.probes;
+    cx.log(&format!("{} probes around the cut-over, {} failed, p99 {} ms", seen.sent, seen.failed, seen.p99_ms));
     Ok(outcome)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// What is in the checkout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::unsafe_derive_deserialize, reason = "the only unsafe code is inside tokio's `join!`")]
 pub struct Source {
     /// The version (see [`next_version`]).
     pub version: String,

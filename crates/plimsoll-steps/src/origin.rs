@@ -3,15 +3,19 @@
 //! Images are labelled with it instead of the release's commit, so that a commit elsewhere leaves them bit by bit the same.
 
 use crate::{
-    git::{GitError, git, last_change},
+    git::{GitError, Source, git, last_change},
     workspace::Workspace,
 };
 use futures_util::future::try_join_all;
-use plimsoll_core::{ServiceName, config::Config};
-use plimsoll_engine::StepError;
+use plimsoll_core::{Fingerprint, ServiceName, config::Config};
+use plimsoll_engine::{StepError, write_atomically};
 use plimsoll_process::Environment;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The commit a service's sources come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +34,14 @@ pub struct Origins(BTreeMap<ServiceName, Origin>);
 const SHARED: [&str; 5] = ["Cargo.toml", "Cargo.lock", ".cargo", "rust-toolchain.toml", "rust-toolchain"];
 
 impl Origins {
-    /// Asks git, once for each set of packages.
+    /// Asks git, once for each set of packages; not at all while a clean tree is at the commit it was asked about before, which
+    /// `cache` remembers.
     pub async fn load(
         workspace: &Workspace,
         config: &Config,
         environment: &Environment,
-        dirty: bool,
+        source: &Source,
+        cache: &Path,
     ) -> Result<Self, StepError> {
         let mut sets: BTreeMap<Vec<PathBuf>, Vec<ServiceName>> = BTreeMap::new();
         for (service, package) in config.services.iter().map(|(name, s)| (name, &s.package)) {
@@ -47,12 +53,25 @@ impl Origins {
             let paths: Vec<PathBuf> = dirs.chain(SHARED.iter().map(PathBuf::from)).collect();
             sets.entry(paths).or_default().push(service.clone());
         }
+        let path = cache.join("origins.json");
+        let asked: Vec<_> = sets.iter().collect();
+        let key = serde_json::to_vec(&(&source.commit, asked)).expect("names and paths are plain data");
+        let key = Fingerprint::of(&key);
+        let known = fs::read(&path).ok().and_then(|b| serde_json::from_slice::<(Fingerprint, Self)>(&b).ok());
+        if let Some((_, origins)) = known.filter(|(k, _)| *k == key && !source.dirty) {
+            return Ok(origins);
+        }
         let origins = sets.iter().map(|(paths, services)| async move {
-            let origin = origin(workspace, environment, paths, dirty).await?;
+            let origin = origin(workspace, environment, paths, source.dirty).await?;
             Ok::<_, GitError>(services.iter().map(move |s| (s.clone(), origin.clone())).collect::<Vec<_>>())
         });
         let found = try_join_all(origins).await.map_err(|e| StepError::of(&e))?;
-        Ok(Self(found.into_iter().flatten().collect()))
+        let origins = Self(found.into_iter().flatten().collect());
+        if !source.dirty {
+            // A cache that cannot be written costs the next run these questions again, and nothing else.
+            let _ = write_atomically(&path, &serde_json::to_vec(&(key, &origins)).expect("origins are plain data"));
+        }
+        Ok(origins)
     }
 
     /// The origin of `service`.

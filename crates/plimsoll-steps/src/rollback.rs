@@ -27,10 +27,10 @@ pub struct Rollback<E> {
 
 impl<E: Environment> Pick<E> {
     /// The step for what the command line asked for.
-    pub fn new(inputs: &Inputs) -> Result<Self, StepError> {
+    pub fn new(inputs: &Inputs) -> Self {
         let environment = inputs.config().environments.get(&E::name());
         let gated = environment.is_some_and(|e| e.gate == Some(GateKind::Approval));
-        Ok(Self { to: inputs.options.to.clone(), gated, of: PhantomData })
+        Self { to: inputs.options.to.clone(), gated, of: PhantomData }
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn rollback(g: &mut Graph<'_>, inputs: &Inputs) -> Result<(), StepErr
 }
 
 fn put_back<E: Environment>(g: &mut Graph<'_>, inputs: &Inputs) -> Result<(), StepError> {
-    let picked = g.effect(E::NAME, Pick::<E>::new(inputs)?, ());
+    let picked = g.effect(E::NAME, Pick::<E>::new(inputs), ());
     g.effect(E::NAME, Rollback::<E>::new(inputs)?, picked);
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(crate) fn hidden(args: &[OsString]) -> Option<ExitCode> {
     if ![SUPERVISOR, PROXY, REGISTRY].contains(&verb) {
         return None;
     }
-    let place = args.get(1).map(Path::new).unwrap_or(Path::new(""));
+    let place = args.get(1).map_or(Path::new(""), Path::new);
     let no_drain = args.iter().any(|a| a == NO_DRAIN);
     // Standard error of these processes is their log file.
     tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_ansi(false).with_writer(std::io::stderr).init();

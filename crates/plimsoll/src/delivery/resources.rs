@@ -95,7 +95,8 @@ pub(crate) async fn resources(
 ) -> Result<Resources, StepError> {
     let delivery = Delivery::open(session, inputs.options.no_drain)?;
     let store = BlobStore::open(session.cache.join("cache/blobs")).map_err(|e| StepError::of(&e))?;
-    let origins = Origins::load(workspace, inputs.config(), &session.environment, inputs.source.dirty).await?;
+    let origins =
+        Origins::load(workspace, inputs.config(), &session.environment, &inputs.source, &session.cache).await?;
     let targets = delivery.targets.iter().map(|(name, t)| (name.clone(), Arc::clone(t) as Arc<dyn Target>)).collect();
     let asker = Terminal::new(session).await.map(|t| Arc::new(t) as Arc<dyn Asker>);
     Ok(Resources::new()

@@ -111,31 +111,31 @@ fn live_status(live: &ReleaseRecord, seen: &Observation) -> LiveStatus {
 
 fn render(status: &Status) -> String {
     let mut out = String::new();
-    let mut line = |text: String| writeln!(out, "{text}").expect("a string can always be written to");
+    let mut say = |text: String| writeln!(out, "{text}").expect("a string can always be written to");
     for environment in &status.environments {
         let Some(live) = &environment.live else {
-            line(format!("{}: nothing was deployed yet", environment.name));
+            say(format!("{}: nothing was deployed yet", environment.name));
             continue;
         };
         let stopped = if environment.stopped { ", STOPPED" } else { "" };
         let approved = live.approved_by.as_ref().map_or(String::new(), |a| format!(", approved by {a}"));
-        line(format!(
+        say(format!(
             "{}: {} since {} (generation {}{stopped})",
             environment.name, live.version, live.since, environment.generation
         ));
-        line(format!("  started by {}{approved}, run {}", live.started_by, live.run));
+        say(format!("  started by {}{approved}, run {}", live.started_by, live.run));
         for service in &live.services {
             let url = service.url.as_deref().unwrap_or("-");
-            line(format!(
+            say(format!(
                 "  {:<24} {:<5} {}/{} ready  {url}",
                 service.name, service.slot, service.ready, service.replicas
             ));
             if let Some(failing) = &service.failing {
-                line(format!("    {failing}"));
+                say(format!("    {failing}"));
             }
         }
         if let Some(lock) = &environment.lock {
-            line(format!("  locked by run {} of {} since {}", lock.run, lock.actor, lock.since.readable()));
+            say(format!("  locked by run {} of {} since {}", lock.run, lock.actor, lock.since.readable()));
         }
     }
     out
