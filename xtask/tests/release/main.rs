@@ -1,0 +1,10 @@
+//! Whole releases of a small shop, from the command line to what its users get: with real processes, a real registry and a
+//! real repository, and with the full executable as a person has it.
+
+mod faults;
+mod gate;
+mod input;
+mod place;
+mod plain;
+mod sweep;
+mod world;
