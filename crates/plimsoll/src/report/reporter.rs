@@ -7,6 +7,7 @@ use plimsoll_engine::Observer;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 /// How many lines of a step's log a group shows: more is in the log's file, and a job's log is read by people.
@@ -17,7 +18,11 @@ pub(crate) struct RunReporter {
     console: Console,
     mode: Mode,
     state: Mutex<State>,
+    waits: Mutex<HashMap<Arc<str>, Instant>>,
 }
+
+/// In lines, what a step waits for is said again only after this long: enough to tell slow from stuck.
+const WAIT_AGAIN: Duration = Duration::from_secs(5);
 
 enum State {
     Json,
@@ -41,7 +46,7 @@ impl RunReporter {
                 State::Github { token, logs: HashMap::new() }
             }
         };
-        Self { console, mode, state: Mutex::new(state) }
+        Self { console, mode, state: Mutex::new(state), waits: Mutex::default() }
     }
 
     /// Ends what moves.
@@ -54,6 +59,20 @@ impl RunReporter {
     fn lock(&self) -> MutexGuard<'_, State> {
         // What is guarded is only shown: a panic elsewhere leaves it usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an event is worth a line now; all but repeated waiting is.
+    fn due(&self, event: &Event, now: Instant) -> bool {
+        let Event::StepWaiting { step, .. } = event else { return true };
+        if !matches!(self.mode.style, Style::Plain | Style::Github) {
+            return true;
+        }
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = waits.get(step).is_none_or(|last| now.duration_since(*last) >= WAIT_AGAIN);
+        if due {
+            waits.insert(Arc::clone(step), now);
+        }
+        due
     }
 
     /// What an event prints in the styles that print by themselves.
@@ -102,6 +121,9 @@ fn github_text(
 
 impl Observer for RunReporter {
     fn event(&self, event: &Event) {
+        if !self.due(event, Instant::now()) {
+            return;
+        }
         let mut state = self.lock();
         if let Some(text) = Self::text(&mut state, event, self.mode) {
             self.console.out(&text);
@@ -130,6 +152,18 @@ mod tests {
             Event::StepLine { step: "fmt".into(), line: "::error::forged".into() },
             Event::StepEnded { step: "fmt".into(), ending: Ending::Done, millis: 7 },
         ]
+    }
+
+    #[test]
+    fn waiting_is_said_at_once_and_then_now_and_then() {
+        let reporter = |style| RunReporter::with(Console::new(), Mode { style, color: false, quiet: false });
+        let waiting = |step: &str| Event::StepWaiting { step: step.into(), what: "that".to_owned() };
+        let (plain, now) = (reporter(Style::Plain), Instant::now());
+        assert!(plain.due(&waiting("a"), now) && plain.due(&waiting("b"), now));
+        assert!(!plain.due(&waiting("a"), now + WAIT_AGAIN / 2));
+        assert!(plain.due(&waiting("a"), now + WAIT_AGAIN));
+        let json = reporter(Style::Json);
+        assert!(json.due(&waiting("a"), now) && json.due(&waiting("a"), now));
     }
 
     #[test]
