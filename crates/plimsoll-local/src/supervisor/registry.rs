@@ -60,6 +60,8 @@ pub(crate) async fn ensure(
     supervisor
         .change(|state| {
             let (program, args) = (program.to_owned(), args.to_vec());
+            // The one in the state now: a keeper may have started another meanwhile.
+            let process = state.registry.take().and_then(|known| known.process);
             state.registry = Some(AuxiliaryState { program, args, port, process });
             Ok(())
         })
