@@ -68,7 +68,7 @@ pub use {
     deploy::Deploy,
     environment::{Approval, Deployed, Environment, Open, Pushed, PushedImage, Smoked},
     image::{Built, Image},
-    notify::{CutOverFigures, Failure, Notice, Notify, Started, Waiting},
+    notify::{CutOverFigures, Failure, Notice, Notify, Say, Started, Waiting},
     origin::{Origin, Origins},
     promote::Promote,
     push::{Push, Registry, RegistryAddress},

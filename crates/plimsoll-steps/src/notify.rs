@@ -117,3 +117,46 @@ impl Effect for Started {
         Ok(())
     }
 }
+
+/// Sends what a person says to every channel, to see that they work. Here a channel that fails is a failure.
+#[derive(Debug, Serialize)]
+pub struct Say {
+    about: About,
+    channels: config::Notify,
+    message: String,
+}
+
+impl Say {
+    /// The step for the configured channels.
+    pub fn new(inputs: &Inputs, message: &str) -> Self {
+        Self { about: About::of(inputs), channels: inputs.config().notify.clone(), message: message.to_owned() }
+    }
+}
+
+impl Step for Say {
+    const NAME: &'static str = "say";
+    const VERSION: u32 = 1;
+    type In = ();
+    type Out = ();
+
+    fn timeout(&self) -> Duration {
+        TIMEOUT
+    }
+}
+
+impl Effect for Say {
+    const REPEAT: Repeat = Repeat::AtMostOnce;
+
+    async fn reconcile(&self, _: &Cx, (): &()) -> Result<World<()>, StepError> {
+        Ok(World::NotDone)
+    }
+
+    async fn act(&self, cx: &Cx, (): ()) -> Result<(), StepError> {
+        let wrong = channel::tell_all(cx, &self.channels, &Notice::said(&self.about, cx.run(), &self.message)).await;
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(StepError::external("not every channel was told").with_detail(wrong))
+        }
+    }
+}

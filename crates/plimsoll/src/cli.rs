@@ -82,11 +82,7 @@ pub(crate) enum Command {
     /// Compile the services
     Build,
     /// Build the images
-    Image {
-        /// Compare with this image instead of keeping what was built
-        #[arg(long, value_name = "REF")]
-        verify: Option<String>,
-    },
+    Image,
     /// Push the images to the registry
     Push,
     /// Release as far as an environment: check, build, push, cut over; asks where its gate does
@@ -257,7 +253,7 @@ impl Command {
             }
             Self::Tidy => of("ci", &["tidy"]),
             Self::Build => of("release", &["compile", "build"]),
-            Self::Image { verify: None } => of("release", &["image"]),
+            Self::Image => of("release", &["image"]),
             Self::Push => of("release", &["push"]),
             Self::Deploy { env } => at("deploy", env),
             Self::Rollback(args) if !args.dry_run => Wanted {
@@ -283,7 +279,7 @@ impl Command {
             | Self::Start { .. }
             | Self::Down
             | Self::Notify { .. }
-            | Self::Image { .. } => true,
+            | Self::Image => true,
             other => other.wanted().is_some_and(|wanted| wanted.pipeline != "ci"),
         }
     }
@@ -298,7 +294,6 @@ impl Command {
             Self::Start { .. } => "start",
             Self::Down => "down",
             Self::Notify { .. } => "notify",
-            Self::Image { .. } => "image --verify",
             _ => "this",
         }
     }

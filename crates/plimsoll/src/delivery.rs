@@ -5,6 +5,7 @@ mod approve;
 mod daemons;
 mod doctor;
 mod environments;
+mod notify;
 mod resources;
 mod rollback;
 mod status;
@@ -25,6 +26,7 @@ pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCo
         Command::Approve(args) => runtime.block_on(approve::approve(session, args))?,
         Command::Smoke { env } => runtime.block_on(environments::smoke(session, env))?,
         Command::Rollback(args) if args.dry_run => runtime.block_on(rollback::dry_run(session, args))?,
+        Command::Notify { message } => runtime.block_on(notify::notify(session, message.as_deref()))?,
         Command::Stop { env } => runtime.block_on(environments::stop(session, env))?,
         Command::Start { env } => runtime.block_on(environments::start(session, env))?,
         Command::Down => runtime.block_on(environments::down(session))?,

@@ -100,10 +100,34 @@ pub(super) async fn tell(cx: &Cx, channels: &config::Notify, notice: &Notice) {
     tokio::join!(slack, webhook);
 }
 
-fn report(cx: &Cx, channel: &str, sent: Result<(), ChannelError>) {
+/// Tells every channel, whatever it asked for, and returns what went wrong with each.
+pub(super) async fn tell_all(cx: &Cx, channels: &config::Notify, notice: &Notice) -> Vec<String> {
+    if channels.console.enabled {
+        cx.note(notice.plain());
+    }
+    let mut wrong = Vec::new();
+    if let Some(channel) = &channels.slack {
+        wrong.extend(failure(cx, "slack", to_slack(cx, channel, notice).await));
+    }
+    if let Some(channel) = &channels.webhook {
+        wrong.extend(failure(cx, "webhook", to_webhook(cx, channel, notice).await));
+    }
+    wrong
+}
+
+fn failure(cx: &Cx, channel: &str, sent: Result<(), ChannelError>) -> Option<String> {
     match sent {
-        Ok(()) => cx.log(&format!("{channel} was told")),
-        Err(error) => cx.note(format!("{channel} was not told: {error}{}", causes(&error))),
+        Ok(()) => {
+            cx.log(&format!("{channel} was told"));
+            None
+        }
+        Err(error) => Some(format!("{channel} was not told: {error}{}", causes(&error))),
+    }
+}
+
+fn report(cx: &Cx, channel: &str, sent: Result<(), ChannelError>) {
+    if let Some(wrong) = failure(cx, channel, sent) {
+        cx.note(wrong);
     }
 }
 

@@ -93,6 +93,9 @@ pub struct Notice {
     pub commands: Vec<String>,
     /// The cut-overs of the run, at most four.
     pub cut_overs: Vec<CutOverFigures>,
+    /// What a person has to say, in a notice that a person sends to try the channels; not there otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// A step that failed.
@@ -171,7 +174,13 @@ impl Notice {
             waiting: Vec::new(),
             commands: Vec::new(),
             cut_overs: Vec::new(),
+            message: None,
         }
+    }
+
+    /// What a person says to try the channels.
+    pub(super) fn said(about: &About, run: &RunId, message: &str) -> Self {
+        Self { message: Some(one_line(message, 300)), ..Self::started(about, run) }
     }
 
     /// How the run went; `None` when nothing is to be told. `redact` takes out what must not be shown.
@@ -208,6 +217,9 @@ impl Notice {
 
     /// What happened, in a few words.
     pub fn headline(&self) -> String {
+        if let Some(message) = &self.message {
+            return format!("{}: {message}", self.project);
+        }
         let mut text = format!("{}: {}", self.project, self.pipeline);
         let join = if self.pipeline == "rollback" { "to" } else { "of" };
         if let Some(version) = &self.version {
