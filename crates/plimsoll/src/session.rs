@@ -98,6 +98,9 @@ impl Session {
         let (source, workspace, actor) = tokio::join!(source, workspace, self.actor());
         // Git's own sentence about a missing repository or commit comes before what follows from it.
         let source = source.transpose()?;
+        if workspace.is_err() && source.is_none() {
+            Source::read(&self.root, &self.environment, &Version::new(0, 1, 0)).await?;
+        }
         let workspace = workspace?;
         let source = match source {
             Some(source) => source,
