@@ -140,3 +140,92 @@ fn render(status: &Status) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::schema::{documented, violations};
+    use plimsoll_core::{Digest, Fingerprint, Generation, Slot};
+    use plimsoll_deploy::{
+        Activation, ApprovalRecord, Evidence, Health, ServiceRecord, ServiceSpec, ServiceView, SlotView, StatePolicy,
+    };
+    use std::collections::BTreeMap;
+
+    fn observation() -> Observation {
+        let (digest, hash) = (Digest::of(b"image"), Fingerprint::of(b"config"));
+        let spec = ServiceSpec {
+            name: "api".parse().unwrap(),
+            image: "127.0.0.1:5000/kairos/api".parse().unwrap(),
+            digest: digest.clone(),
+            replicas: 2,
+            public_port: None,
+            env: BTreeMap::new(),
+            secret_env: BTreeMap::new(),
+            depends_on: Vec::new(),
+            health: Health { path: "/ready".into(), deadline_ms: 1, interval_ms: 1 },
+            smoke: Vec::new(),
+            activation: Activation::Traffic,
+            state: StatePolicy::External,
+            drain_ms: 1,
+            stop_grace_ms: 1,
+            config_hash: hash,
+        };
+        let slot = |slot, version: &str, failing: Option<&str>| SlotView {
+            slot,
+            digest: digest.clone(),
+            config_hash: hash,
+            version: version.into(),
+            replicas: 2,
+            ready: 1,
+            active: None,
+            failing: failing.map(str::to_owned),
+            crashes: 0,
+        };
+        let view = ServiceView {
+            live: Some(slot(Slot::Green, "1.1.0", Some("replica 1 does not answer"))),
+            standby: Some(slot(Slot::Blue, "1.0.0", None)),
+            url: Some("http://127.0.0.1:4000".into()),
+        };
+        let at = plimsoll_core::Timestamp::from_millis(0);
+        let approval =
+            ApprovalRecord { approver: "ann@x".into(), evidence: Evidence::Terminal, at, expires: at, subject: hash };
+        let live = ReleaseRecord {
+            version: "1.1.0".into(),
+            revision: "abc".into(),
+            run: "20260101-000000-0000".parse().unwrap(),
+            actor: "bob@x".into(),
+            since: at,
+            generation: Generation(7),
+            approval: Some(approval),
+            services: BTreeMap::from([("api".parse().unwrap(), ServiceRecord { slot: Slot::Green, spec })]),
+        };
+        Observation {
+            environment: "production".parse().unwrap(),
+            generation: Generation(7),
+            live: Some(live),
+            history: Vec::new(),
+            services: BTreeMap::from([("api".parse().unwrap(), view)]),
+            stopped: false,
+            lock: None,
+        }
+    }
+
+    #[test]
+    fn what_status_prints_is_what_its_schema_says() {
+        let environments = vec![environment("production", Some(observation())), environment("staging", None)];
+        let status = serde_json::to_value(Status { environments }).unwrap();
+        assert_eq!(violations(&documented("status.schema.json"), &status), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_person_reads_what_is_live_who_approved_it_and_what_is_wrong() {
+        let environments = vec![environment("production", Some(observation())), environment("staging", None)];
+        assert_eq!(
+            render(&Status { environments }),
+            "production: 1.1.0 since 1970-01-01T00:00:00.000Z (generation 7)\n  \
+             started by bob@x, approved by ann@x, run 20260101-000000-0000\n  \
+             api                      green 1/2 ready  http://127.0.0.1:4000\n    replica 1 does not answer\n\
+             staging: nothing was deployed yet\n"
+        );
+    }
+}
