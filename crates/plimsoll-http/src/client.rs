@@ -3,7 +3,7 @@
 use crate::{HttpError, guard};
 use reqwest::{Request, RequestBuilder, Response, Url, redirect};
 use std::{
-    sync::{Arc, Once},
+    sync::{Arc, Once, OnceLock},
     time::Duration,
 };
 
@@ -40,37 +40,43 @@ impl Default for ClientOptions {
 /// The one HTTP client; cheap to clone, and clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
-    inner: reqwest::Client,
-    plain_http: bool,
+    /// For plain HTTP. Where redirects are followed it is the other one, because they may lead to HTTPS.
+    plain: reqwest::Client,
+    /// For HTTPS, made with the first such request: reading the system's certificates costs more than all else a release that
+    /// changes nothing does.
+    tls: Arc<OnceLock<reqwest::Client>>,
+    options: Arc<ClientOptions>,
 }
 
 static PROVIDER: Once = Once::new();
 
 impl Client {
-    /// Sets up a client. It is dear (the system's certificates are read): make one and clone it.
+    /// Sets up a client.
     pub fn new(options: &ClientOptions) -> Result<Self, HttpError> {
         PROVIDER.call_once(|| {
             // An error means that a provider is installed already, which serves as well.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
-        let builder = || {
-            let builder = reqwest::Client::builder()
-                .user_agent(&options.user_agent)
-                .connect_timeout(options.connect_timeout)
-                .timeout(options.timeout)
-                .redirect(redirects(options));
-            if options.no_proxy { builder.no_proxy() } else { builder }
-        };
-        let inner = builder().build().or_else(|error| {
-            tracing::debug!(%error, "no system certificates: only plain HTTP to this machine can work");
-            builder().tls_backend_preconfigured(trusting_nobody()).build()
-        });
-        Ok(Self { inner: inner.map_err(HttpError::Setup)?, plain_http: options.plain_http })
+        let plain = builder(options).tls_backend_preconfigured(trusting_nobody()).build();
+        let (plain, tls) = (plain.map_err(HttpError::Setup)?, Arc::default());
+        Ok(Self { plain, tls, options: Arc::new(options.clone()) })
     }
 
     /// Begins a request.
     pub fn request(&self, method: reqwest::Method, url: Url) -> RequestBuilder {
-        self.inner.request(method, url)
+        self.for_url(&url).request(method, url)
+    }
+
+    fn for_url(&self, url: &Url) -> &reqwest::Client {
+        if url.scheme() == "http" && !self.options.follow_redirects {
+            return &self.plain;
+        }
+        self.tls.get_or_init(|| {
+            builder(&self.options).build().unwrap_or_else(|error| {
+                tracing::debug!(%error, "no system certificates: only plain HTTP to this machine can work");
+                self.plain.clone()
+            })
+        })
     }
 
     /// Builds what [`request`](Self::request) began.
@@ -80,12 +86,21 @@ impl Client {
 
     /// Sends a request once. An answer of any status is an answer.
     pub async fn send(&self, request: Request) -> Result<Response, HttpError> {
-        if !guard::may_send(request.url(), self.plain_http) {
+        if !guard::may_send(request.url(), self.options.plain_http) {
             return Err(HttpError::PlainHttp { url: guard::shown(request.url()) });
         }
         let (method, url) = (request.method().clone(), request.url().clone());
-        self.inner.execute(request).await.map_err(|e| HttpError::from_reqwest(&method, &url, e))
+        self.for_url(&url).execute(request).await.map_err(|e| HttpError::from_reqwest(&method, &url, e))
     }
+}
+
+fn builder(options: &ClientOptions) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .user_agent(&options.user_agent)
+        .connect_timeout(options.connect_timeout)
+        .timeout(options.timeout)
+        .redirect(redirects(options));
+    if options.no_proxy { builder.no_proxy() } else { builder }
 }
 
 /// reqwest drops `Authorization`, `Cookie` and their like when host or port change; this adds where not to go at all.
