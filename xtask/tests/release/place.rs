@@ -65,7 +65,7 @@ impl Place {
     pub(crate) fn cold() -> Self {
         let place = Self::around(tempfile::tempdir().unwrap());
         let from = warm().join("repository");
-        place.tool("git", &["clone", "--quiet", from.to_str().unwrap(), place.repository.to_str().unwrap()], "/");
+        tool("git", &["clone", "--quiet", from.to_str().unwrap(), place.repository.to_str().unwrap()], "/");
         place.who();
         place.at("first");
         place
@@ -74,7 +74,7 @@ impl Place {
     /// A copy of a repository in which both releases were built before, with nothing live.
     pub(crate) fn new() -> Self {
         let place = Self::around(tempfile::tempdir().unwrap());
-        place.tool("cp", &["-a", warm().join("repository").to_str().unwrap(), place.repository.to_str().unwrap()], "/");
+        tool("cp", &["-a", warm().join("repository").to_str().unwrap(), place.repository.to_str().unwrap()], "/");
         place.at("first");
         place
     }
@@ -89,7 +89,7 @@ impl Place {
     /// A second clone that shares this place's state.
     pub(crate) fn neighbour(&self) -> Self {
         let mut place = Self::new();
-        place.state = self.state.clone();
+        place.state.clone_from(&self.state);
         place
     }
 
@@ -146,13 +146,7 @@ impl Place {
     }
 
     pub(crate) fn git(&self, args: &[&str]) -> String {
-        self.tool("git", args, &self.repository)
-    }
-
-    fn tool(&self, program: &str, args: &[&str], directory: impl AsRef<Path>) -> String {
-        let output = clean(program).args(args).current_dir(directory).output().unwrap();
-        assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        tool("git", args, &self.repository)
     }
 
     fn who(&self) {
@@ -219,6 +213,13 @@ impl Drop for Place {
             assert!(ran.code == 0 && left.is_empty(), "left: {left:?}; {}", ran.text());
         }
     }
+}
+
+/// What a program of this machine prints; it must succeed.
+fn tool(program: &str, args: &[&str], directory: impl AsRef<Path>) -> String {
+    let output = clean(program).args(args).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// A program that gets nothing of what cargo tells to a test, nor of what this machine is set to.
@@ -301,20 +302,19 @@ fn warm() -> &'static Path {
 fn write_shop(root: &Path) {
     let architecture = if env::consts::ARCH == "aarch64" { "linux/arm64" } else { "linux/amd64" };
     let config = CONFIG.replace("linux/amd64", architecture);
-    let mut lock = "version = 4\n".to_owned();
     for (package, source) in [("web", WEB), ("worker", WORKER)] {
         fs::create_dir_all(root.join(package).join("src")).unwrap();
         fs::write(root.join(package).join("src/main.rs"), source).unwrap();
         let manifest = format!("[package]\nname = \"{package}\"\nversion = \"0.3.0\"\nedition = \"2024\"\n");
         fs::write(root.join(package).join("Cargo.toml"), manifest).unwrap();
-        lock += &format!("\n[[package]]\nname = \"{package}\"\nversion = \"0.3.0\"\n");
     }
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for file in ["rust-toolchain.toml", "rustfmt.toml"] {
         fs::copy(ours.join(file), root.join(file)).unwrap();
     }
     fs::write(root.join("Cargo.toml"), "[workspace]\nresolver = \"3\"\nmembers = [\"web\", \"worker\"]\n").unwrap();
-    fs::write(root.join("Cargo.lock"), lock).unwrap();
+    let locked = |name: &str| format!("\n[[package]]\nname = \"{name}\"\nversion = \"0.3.0\"\n");
+    fs::write(root.join("Cargo.lock"), format!("version = 4\n{}{}", locked("web"), locked("worker"))).unwrap();
     fs::write(root.join("plimsoll.toml"), config).unwrap();
     fs::write(root.join(".gitignore"), "/target\n/.plimsoll\n").unwrap();
 }

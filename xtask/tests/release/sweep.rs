@@ -178,8 +178,8 @@ impl Point {
         match self {
             Self::Clock(after) => began.elapsed() >= after,
             Self::Record(count) => {
-                let lines = run().and_then(|run| fs::read(run.join("journal.jsonl")).ok());
-                lines.is_some_and(|bytes| bytes.iter().filter(|b| **b == b'\n').count() >= count)
+                let lines = run().and_then(|run| fs::read_to_string(run.join("journal.jsonl")).ok());
+                lines.is_some_and(|text| text.matches('\n').count() >= count)
             }
             Self::CutOver(after) => {
                 let logs = run().and_then(|run| fs::read_dir(run.join("logs")).ok());
