@@ -2,6 +2,7 @@
 //! real repository, and with the full executable as a person has it.
 
 mod faults;
+mod fixture;
 mod gate;
 mod input;
 mod place;

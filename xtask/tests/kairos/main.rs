@@ -1,0 +1,11 @@
+//! Releases of this repository's own four services, to production and back, while clients that are not ours use them and
+//! while they trade. What a release is made of is tested in `release`, with a smaller shop.
+
+mod cutover;
+mod load;
+mod place;
+mod trading;
+mod watch;
+#[path = "../release/world.rs"]
+#[expect(dead_code, reason = "the other tests look at more of the world")]
+mod world;

@@ -1,0 +1,196 @@
+//! A place to release from: a clone of this repository as it is committed, set up for quick trading, with a state directory
+//! of its own. What a place started is ended with it, and it is an error if anything of it is left.
+
+use crate::world::{Live, Status, eventually, processes_of};
+use std::{
+    env,
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+/// Longer than the requests of the tests that are under way when a slot is drained.
+const DRAIN: &str = "drain = \"4s\"";
+/// The share of failed probes stays at one per cent. How fast they are answered depends on what else this machine does.
+const SLO: &str = "slo = { watch = \"500ms\", max_error_pct = 1.0, max_p99 = \"30s\", probe_rate = 50 }";
+/// Two hundred prices a second, and limits that no run of the tests reaches.
+const PRODUCTION: &str = "ENABLE_TRADING = \"true\", TICK_MS = \"5\", SEED = \"11\", MAX_POSITION_SIZE = \"1000000\", \
+                          RISK_LIMIT_PCT = \"100\", RELEASED = \"1\"";
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Both streams, as a person sees them.
+    pub(crate) fn text(&self) -> String {
+        format!("exit code {}\n{}{}", self.code, self.out, self.err)
+    }
+
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}", self.text());
+        self
+    }
+}
+
+pub(crate) struct Place {
+    state: PathBuf,
+    _directory: tempfile::TempDir,
+    /// There is one clone, and one machine to be loaded: the tests go one after the other.
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Place {
+    /// The clone at its first commit, with nothing released.
+    pub(crate) fn new() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = tempfile::tempdir().unwrap();
+        let place = Self { state: directory.path().join("s"), _directory: directory, _turn: turn };
+        git(&["checkout", "--quiet", "--force", "-B", "main", "FETCH_HEAD"]);
+        let path = clone().join("plimsoll.toml");
+        fs::write(&path, configured(&fs::read_to_string(&path).unwrap())).unwrap();
+        git(&["commit", "--quiet", "--all", "--message", "trade"]);
+        place
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Commits another value of a variable that every service of production has, so that a release moves all of them.
+    pub(crate) fn change(&self, number: usize) {
+        let path = clone().join("plimsoll.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        let (before, after) = text.split_once("RELEASED = \"").unwrap();
+        let (_, after) = after.split_once('"').unwrap();
+        fs::write(&path, format!("{before}RELEASED = \"{number}\"{after}")).unwrap();
+        git(&["commit", "--quiet", "--all", "--message", &format!("release {number} of {}", self.state.display())]);
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        let mut command = clean(executable());
+        command.args(args).current_dir(clone()).env("PLIMSOLL_STATE_DIR", &self.state);
+        Ran::of(command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// What is live in production, and its generation.
+    pub(crate) fn production(&self) -> (u64, Live) {
+        let ran = self.run(&["status", "--json"]).expect(0);
+        let status = Status::of(&serde_json::from_str(&ran.out).unwrap());
+        (status.0["production"].generation, status.live("production").clone())
+    }
+
+    /// Ends everything, and waits until nothing is left.
+    pub(crate) fn down(self) {
+        self.run(&["down"]).expect(0);
+        let left = || processes_of(&self.state);
+        eventually("no process is left after `down`", Duration::from_secs(20), || left().is_empty());
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.state.join("logs/supervisor.log")).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "--- supervisor\n{log}");
+            let _ = self.run(&["down"]);
+        }
+    }
+}
+
+/// The repository's own configuration, for trading and for tests that wait.
+fn configured(text: &str) -> String {
+    let architecture = if env::consts::ARCH == "aarch64" { "linux/arm64" } else { "linux/amd64" };
+    let slo = text.lines().find(|line| line.starts_with("slo = ")).unwrap();
+    let staging = "[environments.staging]\n";
+    let text = text.replace("ENABLE_TRADING = \"false\"", PRODUCTION).replace("drain = \"10s\"", DRAIN);
+    let text = text.replace(slo, SLO).replace(staging, &format!("{staging}{SLO}\n"));
+    assert!(text.contains(DRAIN) && text.matches(SLO).count() == 2 && text.contains(PRODUCTION), "{text}");
+    format!("{text}\n[images]\nplatforms = [\"{architecture}\"]\n")
+}
+
+fn git(args: &[&str]) {
+    tool("git", args, clone());
+}
+
+fn tool(program: &str, args: &[&str], directory: &Path) {
+    let ran = Ran::of(clean(program).args(args).current_dir(directory).output().unwrap());
+    assert_eq!(ran.code, 0, "{program} {args:?}: {}", ran.text());
+}
+
+/// A program that gets nothing of what cargo tells to a test, nor of what this machine is set to.
+fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let ours = ["CARGO", "PLIMSOLL", "GITHUB", "RUSTFLAGS", "RUSTDOCFLAGS", "LD_LIBRARY_PATH", "GIT_"];
+        let kept = ["CARGO_HOME", "CARGO_NET_OFFLINE"];
+        if text == "CI" || (ours.iter().any(|o| text.starts_with(o)) && !kept.contains(&text.as_ref())) {
+            command.env_remove(&name);
+        }
+    }
+    command.env("CARGO_NET_OFFLINE", "true");
+    command
+}
+
+/// Where the clone and the executable lie. They stay for the next time, so that only the first one compiles all; nobody
+/// else uses them as long as this process lives.
+fn home() -> &'static Path {
+    static HOME: OnceLock<(PathBuf, File)> = OnceLock::new();
+    let (home, _) = HOME.get_or_init(|| {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kairos");
+        fs::create_dir_all(&home).unwrap();
+        let lock = File::create(home.join("lock")).unwrap();
+        lock.lock().unwrap();
+        (home, lock)
+    });
+    home
+}
+
+/// The clone, which has fetched what is committed here.
+fn clone() -> &'static Path {
+    static CLONE: OnceLock<PathBuf> = OnceLock::new();
+    CLONE.get_or_init(|| {
+        let clone = home().join("repository");
+        if !clone.join(".git").exists() {
+            tool("git", &["init", "--quiet", "--initial-branch=main", clone.to_str().unwrap()], home());
+        }
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_str().unwrap();
+        tool("git", &["fetch", "--quiet", "--update-shallow", "--no-tags", ours, "HEAD"], &clone);
+        tool("git", &["config", "user.name", "Ada"], &clone);
+        tool("git", &["config", "user.email", "ada@example.org"], &clone);
+        clone
+    })
+}
+
+/// The full executable, built once for all tests, and copied: another build may replace it while they run.
+fn executable() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let thin = Path::new(env!("CARGO_BIN_EXE_xtask"));
+        let (profile, target) = (thin.parent().unwrap(), thin.parent().unwrap().parent().unwrap());
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.args(["build", "--quiet", "--package", "xtask", "--features", "delivery", "--bin", "xtask-delivery"]);
+        cargo.arg("--target-dir").arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "the full executable does not compile");
+        let copy = home().join("xtask-delivery");
+        fs::copy(profile.join("xtask-delivery"), &copy).unwrap();
+        copy
+    })
+}
