@@ -13,7 +13,7 @@ use plimsoll_oci::{BlobStore, static_executable};
 use plimsoll_process::Cmd;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -138,7 +138,7 @@ impl Step for Compile {
 impl Pure for Compile {
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         let workspace = cx.resource::<Workspace>()?;
-        let mut reads = workspace.sources_of(std::slice::from_ref(&self.package), false)?;
+        let mut reads = workspace.sources_of_binary(&self.package, &self.bin)?;
         let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
         reads.add("commit time", &origin.committed_at.to_le_bytes());
         let toolchain = serde_json::to_vec(&self.toolchain(cx)?).expect("a toolchain is plain data");
@@ -160,6 +160,7 @@ impl Pure for Compile {
             .await
             .map_err(|e| e.during(format!("cannot compile {}", self.service)))?;
         let path = target_dir(cx.root()).join(&toolchain.triple).join("release").join(&self.bin);
+        discover(cx, &path)?;
         static_executable(&path, self.platform).map_err(|e| {
             StepError::internal(format!("the binary of {} is not fit for an image", self.service)).caused_by(&e)
         })?;
@@ -180,8 +181,40 @@ impl Pure for Compile {
     }
 }
 
+/// Adds what rustc opened beyond the declared sources, such as a file that another directory's `include_str!` names: cargo
+/// lists it in the dep-info beside the binary.
+fn discover(cx: &Cx, binary: &Path) -> Result<(), StepError> {
+    let Ok(text) = fs::read_to_string(binary.with_extension("d")) else { return Ok(()) };
+    let workspace = cx.resource::<Workspace>()?;
+    let inside = dep_info(&text).into_iter().filter_map(|path| path.strip_prefix(cx.root()).map(Path::to_owned).ok());
+    let mut reads = Reads::nothing();
+    workspace.add_files(&mut reads, &inside.collect::<Vec<_>>())?;
+    cx.discover(&reads);
+    Ok(())
+}
+
+/// The paths on the right of the colon in a dep-info file; spaces in them are escaped by a backslash.
+fn dep_info(text: &str) -> Vec<PathBuf> {
+    let line = text.lines().next().and_then(|l| l.split_once(": ")).map_or("", |(_, paths)| paths);
+    let unescaped = line.replace("\\ ", "\0");
+    unescaped.split(' ').filter(|p| !p.is_empty()).map(|p| PathBuf::from(p.replace('\0', " "))).collect()
+}
+
 fn store_file(store: &Arc<BlobStore>, path: &Path) -> Result<(Digest, u64), Box<dyn std::error::Error + Send + Sync>> {
     let mut writer = store.writer()?;
     io::copy(&mut File::open(path)?, &mut writer)?;
     Ok(writer.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dep_info_lists_paths_with_spaces_too() {
+        let text = "/t/release/web: /w/src/lib.rs /w/my\\ data/x.txt /cargo/y.rs\n";
+        let paths = dep_info(text);
+        assert_eq!(paths, ["/w/src/lib.rs", "/w/my data/x.txt", "/cargo/y.rs"].map(PathBuf::from));
+        assert!(dep_info("").is_empty());
+    }
 }

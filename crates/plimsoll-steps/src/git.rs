@@ -113,15 +113,14 @@ impl Source {
     }
 }
 
-/// The commit that last changed any of `paths`, and its time: what an image made of them is labelled with, so that a
-/// commit elsewhere leaves it bit by bit the same.
+/// The commit that last changed anything the pathspecs name, and its time: what an image made of them is labelled with,
+/// so that a commit elsewhere leaves it bit by bit the same.
 pub async fn last_change(
     root: &Path,
     environment: &Environment,
-    paths: &[PathBuf],
+    paths: &[String],
 ) -> Result<Option<(String, i64)>, GitError> {
     let mut args = vec!["log", "-1", "--format=%H %ct", "HEAD", "--"];
-    let paths: Vec<String> = paths.iter().map(|p| format!(":(literal){}", p.display())).collect();
     args.extend(paths.iter().map(String::as_str));
     let answer = git(root, environment, &args).await?;
     let parsed = answer.trim().split_once(' ').and_then(|(hash, time)| Some((hash.to_owned(), time.parse().ok()?)));

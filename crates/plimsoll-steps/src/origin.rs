@@ -11,11 +11,7 @@ use plimsoll_core::{Fingerprint, ServiceName, config::Config};
 use plimsoll_engine::{StepError, write_atomically};
 use plimsoll_process::Environment;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// The commit a service's sources come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,14 +39,10 @@ impl Origins {
         source: &Source,
         cache: &Path,
     ) -> Result<Self, StepError> {
-        let mut sets: BTreeMap<Vec<PathBuf>, Vec<ServiceName>> = BTreeMap::new();
-        for (service, package) in config.services.iter().map(|(name, s)| (name, &s.package)) {
-            let closure = workspace.closure(std::slice::from_ref(package), false)?;
-            let dirs = closure.iter().map(|name| {
-                let dir = &workspace.packages()[name].dir;
-                if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.clone() }
-            });
-            let paths: Vec<PathBuf> = dirs.chain(SHARED.iter().map(PathBuf::from)).collect();
+        let mut sets: BTreeMap<Vec<String>, Vec<ServiceName>> = BTreeMap::new();
+        for (service, configured) in &config.services {
+            let bin = configured.bin.as_deref().unwrap_or(service.as_str());
+            let paths = pathspecs(workspace, &configured.package, bin)?;
             sets.entry(paths).or_default().push(service.clone());
         }
         let path = cache.join("origins.json");
@@ -80,10 +72,24 @@ impl Origins {
     }
 }
 
+/// What a binary is built from, as git's pathspecs.
+fn pathspecs(workspace: &Workspace, package: &str, bin: &str) -> Result<Vec<String>, StepError> {
+    let literal = |path: &Path| {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        format!(":(literal){}", path.display())
+    };
+    let closure = workspace.closure(&[package.to_owned()], false)?;
+    let dirs = closure.iter().map(|name| literal(&workspace.packages()[name].dir));
+    let shared = SHARED.iter().map(|name| literal(Path::new(name)));
+    let apart = workspace.apart_from(package, bin)?;
+    let apart = apart.iter().map(|path| format!(":(exclude,literal){}", path.display()));
+    Ok(dirs.chain(shared).chain(apart).collect())
+}
+
 async fn origin(
     workspace: &Workspace,
     environment: &Environment,
-    paths: &[PathBuf],
+    paths: &[String],
     dirty: bool,
 ) -> Result<Origin, GitError> {
     let root = workspace.root();
@@ -92,9 +98,8 @@ async fn origin(
     if !dirty {
         return Ok(Origin { revision, committed_at });
     }
-    let named: Vec<String> = paths.iter().map(|p| format!(":(literal){}", p.display())).collect();
     let mut args = vec!["status", "--porcelain", "--untracked-files=all", "--"];
-    args.extend(named.iter().map(String::as_str));
+    args.extend(paths.iter().map(String::as_str));
     let changed = !git(root, environment, &args).await?.is_empty();
     let revision = if changed { format!("{revision}-dirty") } else { revision };
     Ok(Origin { revision, committed_at })

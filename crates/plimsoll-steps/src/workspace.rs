@@ -29,8 +29,22 @@ pub struct Package {
     pub dependencies: BTreeSet<String>,
     /// Members it depends on besides for its tests.
     pub dev_dependencies: BTreeSet<String>,
-    /// Its binaries.
-    pub bins: BTreeSet<String>,
+    /// Its binaries, each with the path of its root module, relative to the workspace's root.
+    pub bins: BTreeMap<String, PathBuf>,
+}
+
+impl Package {
+    /// Paths in the package that its binary `bin` is not built from, by cargo's conventions: tests, benches, examples, and the
+    /// other binaries. For a package that only is a dependency there is no `bin`.
+    pub fn apart_from(&self, bin: Option<&str>) -> Vec<PathBuf> {
+        let conventional = ["tests", "benches", "examples"].iter().map(|dir| self.dir.join(dir));
+        let others = self.bins.iter().filter(|(name, _)| Some(name.as_str()) != bin).map(|(_, path)| {
+            // `src/bin/NAME/main.rs` brings its directory, `src/bin/NAME.rs` and `src/main.rs` only themselves.
+            let module_dir = path.file_name().is_some_and(|n| n == "main.rs") && !path.ends_with("src/main.rs");
+            path.parent().filter(|_| module_dir).unwrap_or(path).to_owned()
+        });
+        conventional.chain(others).collect()
+    }
 }
 
 /// What tells that a file was written since: length, inode, and time of change.
@@ -174,6 +188,29 @@ impl Workspace {
         self.files.iter().filter(mine).collect()
     }
 
+    /// Whether a build script may read any file of the package.
+    fn has_build_script(&self, package: &Package) -> bool {
+        self.files.binary_search(&package.dir.join("build.rs")).is_ok()
+    }
+
+    /// Paths that the binary `bin` of `package` is not built from, over its whole closure.
+    pub fn apart_from(&self, package: &str, bin: &str) -> Result<Vec<PathBuf>, StepError> {
+        let closure = self.closure(&[package.to_owned()], false)?;
+        let members = closure.iter().map(|name| &self.packages[name]).filter(|p| !self.has_build_script(p));
+        Ok(members.flat_map(|p| p.apart_from((p.name == package).then_some(bin))).collect())
+    }
+
+    /// What the binary `bin` of `package` is built from, as far as cargo's conventions tell; dep-info tells the rest.
+    pub fn sources_of_binary(&self, package: &str, bin: &str) -> Result<Reads, StepError> {
+        let apart = self.apart_from(package, bin)?;
+        let mut reads = self.shared_reads()?;
+        for name in self.closure(&[package.to_owned()], false)? {
+            let files = self.files_of(&self.packages[&name]).into_iter();
+            self.add_files(&mut reads, files.filter(|f| !apart.iter().any(|dir| f.starts_with(dir))))?;
+        }
+        Ok(reads)
+    }
+
     /// The toolchain alone, as reads.
     pub fn toolchain_reads(&self) -> Reads {
         let mut reads = Reads::nothing();
@@ -198,6 +235,14 @@ impl Workspace {
     /// The sources of the closure of `packages` (all when empty), manifests, lock file, cargo's and clippy's
     /// configuration, and the toolchain.
     pub fn sources_of(&self, packages: &[String], dev: bool) -> Result<Reads, StepError> {
+        let mut reads = self.shared_reads()?;
+        for name in self.closure(packages, dev)? {
+            self.add_files(&mut reads, self.files_of(&self.packages[&name]))?;
+        }
+        Ok(reads)
+    }
+
+    fn shared_reads(&self) -> Result<Reads, StepError> {
         const SHARED: [&str; 7] = [
             "Cargo.toml",
             "Cargo.lock",
@@ -210,9 +255,6 @@ impl Workspace {
         let mut reads = self.toolchain_reads();
         let shared: Vec<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
         self.add_files(&mut reads, &shared)?;
-        for name in self.closure(packages, dev)? {
-            self.add_files(&mut reads, self.files_of(&self.packages[&name]))?;
-        }
         Ok(reads)
     }
 
@@ -294,6 +336,7 @@ fn packages(root: &Path, metadata: &str) -> Result<BTreeMap<String, Package>, St
     struct Target {
         name: String,
         kind: Vec<String>,
+        src_path: PathBuf,
     }
     let metadata: Metadata = serde_json::from_str(metadata)
         .map_err(|e| StepError::external("cargo's metadata cannot be understood").caused_by(&e))?;
@@ -306,7 +349,9 @@ fn packages(root: &Path, metadata: &str) -> Result<BTreeMap<String, Package>, St
             let wanted = move |d: &&Dependency| (d.kind.as_deref() == Some("dev")) == dev;
             m.dependencies.iter().filter(wanted).filter_map(|d| by_dir.get(d.path.as_ref()?).cloned()).collect()
         };
-        let bins = m.targets.iter().filter(|t| t.kind.iter().any(|k| k == "bin")).map(|t| t.name.clone()).collect();
+        let relative = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
+        let bins = m.targets.iter().filter(|t| t.kind.iter().any(|k| k == "bin"));
+        let bins = bins.map(|t| (t.name.clone(), relative(&t.src_path))).collect();
         let package = Package {
             dependencies: depends(false),
             dev_dependencies: depends(true),
@@ -332,7 +377,7 @@ mod tests {
             dir: PathBuf::from(dir),
             dependencies: set(deps),
             dev_dependencies: set(dev),
-            bins: BTreeSet::new(),
+            bins: BTreeMap::new(),
         };
         Workspace {
             root: PathBuf::from("/nowhere"),
@@ -360,6 +405,28 @@ mod tests {
         assert_eq!(closure("app", true), ["app", "base", "fixtures", "lib"]);
         assert_eq!(closure("base", true), ["base"]);
         assert!(w.closure(&["nope".to_owned()], false).unwrap_err().to_string().contains("nope"));
+    }
+
+    #[test]
+    fn a_binary_is_not_built_from_tests_or_from_the_other_binaries() {
+        let files = [
+            "a/build.rs",
+            "b/src/bin/one.rs",
+            "b/src/bin/two/main.rs",
+            "b/src/bin/two/part.rs",
+            "b/src/lib.rs",
+            "b/tests/t.rs",
+        ];
+        let mut w = workspace(&[("a", "a", &[], &[]), ("b", "b", &["a"], &[])], &files);
+        let bins = [("one", "b/src/bin/one.rs"), ("two", "b/src/bin/two/main.rs")];
+        w.packages.get_mut("b").unwrap().bins = bins.iter().map(|(n, p)| ((*n).to_owned(), PathBuf::from(p))).collect();
+        let apart = |bin: &str| {
+            let paths = w.apart_from("b", bin).unwrap().into_iter().map(|p| p.display().to_string());
+            paths.filter(|p| !p.ends_with("benches") && !p.ends_with("examples")).collect::<Vec<_>>()
+        };
+        // `a` has a build script, which may read anything in it.
+        assert_eq!(apart("one"), ["b/tests", "b/src/bin/two"]);
+        assert_eq!(apart("two"), ["b/tests", "b/src/bin/one.rs"]);
     }
 
     #[test]

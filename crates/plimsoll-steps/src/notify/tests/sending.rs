@@ -1,6 +1,9 @@
 //! Notices sent to a server that keeps what it gets.
 
-use super::{super::Started, Notify, inputs, run_id};
+use super::{
+    super::{Say, Started},
+    Notify, inputs, run_id,
+};
 use plimsoll_core::{Event, RunOutcome, Timestamp};
 use plimsoll_engine::{
     Cx, Effect, Pipeline, Recorder, Resources, Setup, Start, StateDir, Step, StepError, World, harness, pipeline,
@@ -295,6 +298,34 @@ async fn a_beginning_that_cannot_be_told_fails_no_run() {
         .await;
     assert_eq!(outcome, RunOutcome::Succeeded);
     assert_eq!(place.notes(), ["slack was not told: env:SLACK is not set"]);
+}
+
+/// Unlike a notice of a run, for which a channel that fails is a note.
+#[tokio::test]
+async fn a_word_to_a_channel_that_cannot_be_reached_is_a_failed_step_and_the_others_get_it() {
+    let server = Server::start(&[200]).await;
+    let down = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}/services/T0/B0/TOKEN", listener.local_addr().unwrap())
+    };
+    let channels = format!("{SLACK}[notify.webhook]\nurl = {{ env = \"HOOK\" }}\n");
+    let inputs = inputs("notify", &channels, "1.2.3");
+    let say = || {
+        pipeline("notify", |g| {
+            g.effect("", Say::new(&inputs, "do you hear me?"), ());
+        })
+    };
+    let place = Place::new(&[("SLACK", &down), ("HOOK", &server.url)], None);
+    assert_eq!(place.run(&say()).await, RunOutcome::Failed);
+    let told = place.everything();
+    assert!(told.contains("not every channel was told") && told.contains("slack was not told: no answer"), "{told}");
+    assert!(!told.contains("TOKEN"), "{told}");
+    let got = server.got();
+    assert!(got.len() == 1 && got[0].body.contains("do you hear me?"), "{got:?}");
+
+    let place = Place::new(&[("SLACK", &server.url), ("HOOK", &server.url)], None);
+    assert_eq!(place.run(&say()).await, RunOutcome::Succeeded, "{}", place.everything());
+    assert_eq!(server.got().len(), 3);
 }
 
 /// Killed at every record and resumed, and with every act done twice, the beginning is told once.
