@@ -50,12 +50,9 @@ fn under_load(place: &Place, args: &[&str]) -> Outcome {
 
 impl Outcome {
     fn print(&self, what: &str) {
-        let Summary { requests, micros, p99, errors, seen, .. } = &self.load;
+        let Summary { requests, micros, errors, seen, .. } = &self.load;
         let rate = requests * 1_000_000 / (*micros).max(1);
-        println!(
-            "{what}: {requests} requests at {rate}/s, p99 {} ms, errors {errors:?}, answered by {seen:?}",
-            p99 / 1000
-        );
+        println!("{what}: {requests} requests at {rate}/s, errors {errors:?}, answered by {seen:?}");
         let Sights { slow, across, failed, socket, .. } = &self.sights;
         println!(
             "{what}: {slow} slow requests, {across} of them across the cut-over; failed beside wrk: {}",

@@ -13,7 +13,7 @@ use std::{
 
 const SCRIPT: &str = include_str!("wrk.lua");
 /// Connections that are kept; as many requests are under way at any time.
-const CONNECTIONS: &str = "-c32";
+const CONNECTIONS: &str = "-c64";
 /// No test takes so long: it is ended when all has been seen. It bounds what a test that was killed leaves behind.
 const LONGEST: &str = "-d300s";
 
@@ -40,7 +40,6 @@ pub(crate) struct Load {
 pub(crate) struct Summary {
     pub(crate) requests: u64,
     pub(crate) micros: u64,
-    pub(crate) p99: u64,
     /// Failed connects, reads, writes, statuses, timeouts, and wrong answers.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Right answers by slot and version.
@@ -62,7 +61,6 @@ impl Summary {
         match head.split_once(' ') {
             None if head == "requests" => self.requests = count,
             None if head == "micros" => self.micros = count,
-            None if head == "p99" => self.p99 = count,
             None if head == "errors" => {}
             Some(("seen", key)) => *self.seen.entry(key.to_owned()).or_default() += count,
             Some(("errors", kind)) => *self.errors.entry(kind.to_owned()).or_default() += count,
