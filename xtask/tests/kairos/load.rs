@@ -13,7 +13,7 @@ use std::{
 
 const SCRIPT: &str = include_str!("wrk.lua");
 /// Connections that are kept; as many requests are under way at any time.
-const CONNECTIONS: &str = "-c64";
+const CONNECTIONS: &str = "-c128";
 /// No test takes so long: it is ended when all has been seen. It bounds what a test that was killed leaves behind.
 const LONGEST: &str = "-d300s";
 

@@ -1,4 +1,4 @@
--- What wrk asks for, and what it takes for a right answer. One request in a hundred takes a second, so that a
+-- What wrk asks for, and what it takes for a right answer. One request in fifty takes a second, so that a
 -- cut-over always meets some.
 
 local asked, threads = 0, {}
@@ -13,7 +13,7 @@ end
 
 function request()
   asked = asked + 1
-  if asked % 100 == 0 then
+  if asked % 50 == 0 then
     return wrk.format("GET", "/slow?ms=1000")
   end
   return wrk.format("GET", "/version")
