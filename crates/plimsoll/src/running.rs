@@ -109,7 +109,9 @@ fn keep_own_executable(session: &Session) -> Result<String, CliError> {
 fn finish(session: &Session, reporter: &RunReporter, version: &str, report: &Report) -> ExitCode {
     reporter.close();
     let run_dir = session.state.run(&report.run).path().to_owned();
-    report::ended(session, version, report, &run_dir);
+    let outputs = report.steps.iter().filter_map(|step| Some((&*step.name, step.output.as_deref()?)));
+    let picked = report::runs::picked_version(outputs);
+    report::ended(session, picked.as_deref().unwrap_or(version), report, &run_dir);
     ExitCode::from(exit_code(report))
 }
 

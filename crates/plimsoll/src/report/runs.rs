@@ -47,12 +47,17 @@ impl Listed {
             let (outcome, cached, millis) = ends.get(name).copied().unwrap_or(("not-run", false, 0));
             ListedStep { name: name.to_owned(), outcome, cached, millis }
         };
-        let version = inputs.pointer("/source/version").and_then(|v| v.as_str()).unwrap_or_default();
+        let built = inputs.pointer("/source/version").and_then(|v| v.as_str()).unwrap_or_default();
+        let outputs = entries.iter().filter_map(|entry| match &entry.record {
+            Record::Outcome { step, output, .. } => Some((step.as_str(), output.as_str())),
+            _ => None,
+        });
+        let version = picked_version(outputs).unwrap_or_else(|| built.to_owned());
         Some(Self {
             id: id.clone(),
             pipeline: pipeline.clone(),
             outcome: outcome.word(),
-            version: version.to_owned(),
+            version,
             started_at: first.at.to_string(),
             actor: actor.clone(),
             steps: steps.iter().map(|print| listed(&print.name)).collect(),
@@ -73,6 +78,13 @@ impl Listed {
             error: Some(error.to_string()),
         }
     }
+}
+
+/// The version that a rollback picked, out of the outputs of a run's steps: what is in the checkout says nothing about it.
+pub(crate) fn picked_version<'a>(outputs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<String> {
+    let (_, output) = outputs.into_iter().find(|(step, _)| step.starts_with("pick["))?;
+    let record: serde_json::Value = serde_json::from_str(output).ok()?;
+    Some(record.get("version")?.as_str()?.to_owned())
 }
 
 /// How each step stands after the last record about it: word, whether its output was taken from elsewhere, milliseconds.
@@ -176,6 +188,13 @@ pub(crate) mod tests {
         let run = Listed::of(&id, &entries(records), RunOutcome::Failed).unwrap();
         let error = JournalError::Tampered { path: "/j".into(), offset: 7, seq: 1, reason: "hash".into() };
         Runs { runs: vec![run, Listed::unreadable(&id, &error)] }
+    }
+
+    #[test]
+    fn a_rollback_is_of_the_version_it_picked() {
+        let picked = |outputs: &[(&str, &str)]| picked_version(outputs.iter().copied());
+        assert_eq!(picked(&[("pick[production]", r#"{"version":"1.0.0"}"#)]).as_deref(), Some("1.0.0"));
+        assert_eq!(picked(&[("push", r#"{"version":"2.0.0"}"#), ("pick[production]", "garbage")]), None);
     }
 
     #[test]
