@@ -212,10 +212,10 @@ mod tests {
 
     #[test]
     fn a_missing_configuration_says_how_a_minimal_one_looks() {
-        let error = CliError::NoConfig { start: "/work/a".into(), root: Some("/work".into()) };
+        let error = CliError::NoConfig { start: "/home/ann/shop/a".into(), root: Some("/home/ann/shop".into()) };
         assert_eq!(error.class(), ErrorClass::User);
         let hint = error.hint().unwrap();
-        assert!(hint.contains("/work/plimsoll.toml") && hint.contains("[project]"), "{hint}");
+        assert!(hint.contains("/home/ann/shop/plimsoll.toml") && hint.contains("[project]"), "{hint}");
         let minimal = MINIMAL.replace("    ", "");
         plimsoll_core::config::Config::parse(&minimal, "plimsoll.toml").expect("the example is a configuration");
     }

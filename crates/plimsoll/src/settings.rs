@@ -80,14 +80,14 @@ mod tests {
 
     fn check(variables: &[(&str, &str)], expected: Option<&str>) {
         let environment = Environment::of(variables.iter().copied());
-        let dir = state_dir(&environment, "shop", Path::new("/work")).ok();
+        let dir = state_dir(&environment, "shop", Path::new("/shop")).ok();
         assert_eq!(dir.as_deref(), expected.map(Path::new), "{variables:?}");
     }
 
     #[test]
     fn the_state_lies_where_the_first_of_three_variables_says() {
         check(&[("PLIMSOLL_STATE_DIR", "/s"), ("XDG_STATE_HOME", "/x"), ("HOME", "/h")], Some("/s"));
-        check(&[("PLIMSOLL_STATE_DIR", "s")], Some("/work/s"));
+        check(&[("PLIMSOLL_STATE_DIR", "s")], Some("/shop/s"));
         check(&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")], Some("/x/plimsoll/shop"));
         check(&[("XDG_STATE_HOME", "x"), ("HOME", "/h")], Some("/h/.local/state/plimsoll/shop"));
         check(&[("PLIMSOLL_STATE_DIR", ""), ("HOME", "/h")], Some("/h/.local/state/plimsoll/shop"));
