@@ -17,6 +17,7 @@ mod cache;
 mod closing;
 mod context;
 mod error;
+mod executables;
 mod execute;
 mod fault;
 mod graph;

@@ -15,8 +15,7 @@ use crate::{
 use plimsoll_core::{Fingerprint, RunId, RunOutcome};
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -60,42 +59,6 @@ impl StateDir {
     /// Records the head of an ended journal.
     pub fn set_head(&self, head: Fingerprint, run: &RunId) -> io::Result<()> {
         write_atomically(&self.0.join("head"), format!("{head} {run}\n").as_bytes())
-    }
-
-    /// Keeps a copy of `executable` and returns its fingerprint. A build that was kept before is not read again: it is
-    /// known by device, inode, size and time of change.
-    pub fn keep_executable(&self, executable: &Path) -> io::Result<Fingerprint> {
-        let bin = self.0.join("bin");
-        fs::create_dir_all(&bin)?;
-        let meta = fs::metadata(executable)?;
-        let stat = format!("{} {} {} {}.{}", meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec());
-        let memo = bin.join(format!("{}.stat", Fingerprint::of(stat.as_bytes())));
-        if let Some(print) = fs::read_to_string(&memo).ok().and_then(|t| Fingerprint::try_from(t).ok())
-            && bin.join(print.to_string()).exists()
-        {
-            return Ok(print);
-        }
-        let mut bytes = Vec::new();
-        File::open(executable)?.read_to_end(&mut bytes)?;
-        let print = Fingerprint::of(&bytes);
-        let kept = bin.join(print.to_string());
-        if !kept.exists() {
-            write_atomically(&kept, &bytes)?;
-            fs::set_permissions(&kept, fs::Permissions::from_mode(0o755))?;
-        }
-        write_atomically(&memo, print.to_string().as_bytes())?;
-        Ok(print)
-    }
-
-    /// Where an executable with this fingerprint is kept, whether it is there or not.
-    pub fn executable_path(&self, print: &Fingerprint) -> PathBuf {
-        self.0.join("bin").join(print.to_string())
-    }
-
-    /// Where the executable with this fingerprint is kept, if it still is and still is the same.
-    pub fn executable(&self, print: &Fingerprint) -> Option<PathBuf> {
-        let path = self.0.join("bin").join(print.to_string());
-        (Fingerprint::of(&fs::read(&path).ok()?) == *print).then_some(path)
     }
 }
 
