@@ -59,6 +59,22 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The subject of this run's `release`, replacing generation `replaces`. Made when the question is put, and once more inside the
+    /// cut-over, from what is about to serve by then.
+    pub(crate) fn of(cx: &Cx, pushed: &Pushed, release: &Release, replaces: Generation) -> Self {
+        let services = || release.services.iter();
+        Self {
+            environment: release.environment.to_string(),
+            version: release.version.clone(),
+            indexes: services().map(|s| (s.name.clone(), s.digest.clone())).collect(),
+            platforms: pushed.images().iter().map(|(name, i)| (name.clone(), i.built.platforms.clone())).collect(),
+            configs: services().map(|s| (s.name.clone(), s.config_hash)).collect(),
+            plan: cx.plan(),
+            replaces,
+            nonce: cx.run().to_string(),
+        }
+    }
+
     /// The hash that is approved.
     pub fn hash(&self) -> Fingerprint {
         Fingerprint::of(&serde_json::to_vec(self).expect("a subject is plain data"))
@@ -150,20 +166,6 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Approve<E, S> {
             of: PhantomData,
         })
     }
-
-    fn subject(&self, cx: &Cx, pushed: &Pushed, release: &Release, seen: &Observation) -> Subject {
-        let services = || release.services.iter();
-        Subject {
-            environment: self.rendered.environment.clone(),
-            version: release.version.clone(),
-            indexes: services().map(|s| (s.name.clone(), s.digest.clone())).collect(),
-            platforms: pushed.images().iter().map(|(name, i)| (name.clone(), i.built.platforms.clone())).collect(),
-            configs: services().map(|s| (s.name.clone(), s.config_hash)).collect(),
-            plan: cx.plan(),
-            replaces: seen.generation,
-            nonce: cx.run().to_string(),
-        }
-    }
 }
 
 /// The approval under which this very release serves already, if it does.
@@ -203,7 +205,7 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Gate for Approve<E, S> 
         }
         let question = Question {
             gate: cx.step().to_string(),
-            subject: self.subject(cx, &pushed, &release, &seen),
+            subject: Subject::of(cx, &pushed, &release, seen.generation),
             revision: release.revision.clone(),
             actor: self.rendered.actor.clone(),
             diff: ReleaseDiff::between(seen.live.as_ref(), &release),
@@ -350,11 +352,12 @@ fn word(evidence: Evidence) -> String {
 /// Checked again within the cut-over: that what is about to serve is what was approved, and that the yes still holds.
 pub(crate) fn still_holds(
     record: &ApprovalRecord,
-    replaces: Generation,
+    subject: &Subject,
     release: &Release,
     seen: &Observation,
     now: Timestamp,
 ) -> Result<(), String> {
+    let replaces = subject.replaces;
     if now >= record.expires {
         return Err(format!("the approval of {} expired at {}", record.at.readable(), record.expires.readable()));
     }
@@ -366,6 +369,9 @@ pub(crate) fn still_holds(
     }
     if release.approval.as_ref() != Some(record) {
         return Err("the release carries another approval".to_owned());
+    }
+    if subject.hash() != record.subject {
+        return Err("the digests, the configuration, the plan or the run are not those that were approved".to_owned());
     }
     Ok(())
 }

@@ -31,12 +31,26 @@ pub trait Environment: Sized + Send + Sync + 'static {
     /// Its name in `plimsoll.toml`.
     const NAME: &'static str;
     /// What must be had before anything is deployed to it: [`Open`] or [`Approval`].
-    type Gate: Output;
+    type Gate: Gated;
 
     /// The name, checked.
     fn name() -> EnvironmentName {
         Self::NAME.parse().expect("an environment's type has a well-formed name")
     }
+}
+
+/// A kind of gate.
+pub trait Gated: Output {
+    /// Whether a person's yes is needed. What `plimsoll.toml` says of an environment must agree with it.
+    const APPROVAL: bool;
+}
+
+impl<E: Environment> Gated for Open<E> {
+    const APPROVAL: bool = false;
+}
+
+impl<E: Environment> Gated for Approval<E> {
+    const APPROVAL: bool = true;
 }
 
 /// The gate of an environment that everything may enter.

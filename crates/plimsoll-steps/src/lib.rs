@@ -66,7 +66,7 @@ pub use {
     approve::{Approve, Asker, Asking, Question, Reply, Subject, Verdict, question_path, questions},
     compile::{Compile, Compiled},
     deploy::Deploy,
-    environment::{Approval, Deployed, Environment, Open, Pushed, PushedImage, Smoked},
+    environment::{Approval, Deployed, Environment, Gated, Open, Pushed, PushedImage, Smoked},
     image::{Built, Image},
     notify::{CutOverFigures, Failure, Notice, Notify, Say, Started, Waiting},
     origin::{Origin, Origins},

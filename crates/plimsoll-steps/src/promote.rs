@@ -1,7 +1,7 @@
 //! `promote`: an approved release into its environment, by a measured cut-over that checks the approval once more inside.
 
 use crate::{
-    approve::still_holds,
+    approve::{Subject, still_holds},
     deploying,
     environment::{Approval, Deployed, Environment},
     inputs::Inputs,
@@ -54,8 +54,11 @@ impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
 
     async fn act(&self, cx: &Cx, approval: Approval<E>) -> Result<Deployed<E>, StepError> {
         let goal = self.goal(cx, &approval)?;
-        let (record, replaces) = (approval.record().clone(), approval.replaces());
-        let gate = |seen: &_, release: &_| still_holds(&record, replaces, release, seen, cx.now());
+        let (record, pushed) = (approval.record().clone(), approval.pushed());
+        let gate = |seen: &_, release: &_| {
+            let subject = Subject::of(cx, pushed, release, approval.replaces());
+            still_holds(&record, &subject, release, seen, cx.now())
+        };
         let outcome = deploying::reach(cx, &E::name(), &goal, &self.rendered.policy, &gate).await?;
         Ok(Deployed::prove(approval.pushed().clone(), Some(record), outcome))
     }

@@ -1,7 +1,7 @@
 //! The release that an environment is to serve, from the configuration and what was pushed. Pure.
 
 use crate::{
-    environment::{Environment, Pushed},
+    environment::{Environment, Gated, Pushed},
     inputs::Inputs,
 };
 use plimsoll_core::{
@@ -42,6 +42,7 @@ impl Rendered {
         let environment = config.environments.get(&name).expect("a resolved environment is configured");
         let ordered = inputs.services();
         let services = ordered.iter().filter_map(|s| resolved.iter().find(|r| r.name == *s).cloned()).collect();
+        agrees::<E>(environment.gate)?;
         let slo = &environment.slo;
         let policy = Policy {
             watch: Duration::from_millis(slo.watch.millis()),
@@ -79,6 +80,22 @@ impl Rendered {
             approval,
         })
     }
+}
+
+/// Refuses a configuration that says another gate than the environment's type: who reads only one of the two must not be misled.
+fn agrees<E: Environment>(gate: Option<config::Gate>) -> Result<(), StepError> {
+    let says = match gate {
+        None => return Ok(()),
+        Some(config::Gate::Approval) => true,
+        Some(config::Gate::Open) => false,
+    };
+    if says == E::Gate::APPROVAL {
+        return Ok(());
+    }
+    let (toml, typed) = if says { ("approval", "open") } else { ("open", "approval") };
+    let error =
+        StepError::user(format!("plimsoll.toml says gate = \"{toml}\" for {}, its pipeline says {typed}", E::NAME));
+    Err(error.with_hint("change `type Gate` of the environment in the pipelines, or the configuration"))
 }
 
 fn spec(service: &ResolvedService, pushed: &Pushed) -> Result<ServiceSpec, StepError> {

@@ -1,8 +1,13 @@
 //! `rollback`: a release that served before is put back. First it is picked, then put back: a resume puts back what was picked, not
 //! what would be picked by then.
 
-use crate::{deploying, environment::Environment, inputs::Inputs, release::Rendered, targets::Targets};
-use plimsoll_core::config::Gate as GateKind;
+use crate::{
+    deploying,
+    environment::{Environment, Gated},
+    inputs::Inputs,
+    release::Rendered,
+    targets::Targets,
+};
 use plimsoll_deploy::{Change, Goal, LockOwner, Observation, Outcome, Policy, ReleaseRecord};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use serde::Serialize;
@@ -28,9 +33,7 @@ pub struct Rollback<E> {
 impl<E: Environment> Pick<E> {
     /// The step for what the command line asked for.
     pub fn new(inputs: &Inputs) -> Self {
-        let environment = inputs.config().environments.get(&E::name());
-        let gated = environment.is_some_and(|e| e.gate == Some(GateKind::Approval));
-        Self { to: inputs.options.to.clone(), gated, of: PhantomData }
+        Self { to: inputs.options.to.clone(), gated: E::Gate::APPROVAL, of: PhantomData }
     }
 }
 
@@ -45,8 +48,7 @@ impl<E: Environment> Rollback<E> {
 pub fn pick(seen: &Observation, to: Option<&str>, gated: bool) -> Result<ReleaseRecord, StepError> {
     let environment = &seen.environment;
     let known = || seen.history.iter().map(|r| r.version.as_str()).collect::<Vec<_>>().join(", ");
-    let live = seen.live.as_ref().map(|l| l.generation);
-    let mut former = seen.history.iter().filter(|r| Some(r.generation) != live);
+    let mut former = seen.history.iter().filter(|r| seen.live.as_ref().is_none_or(|live| is_former(r, live)));
     let found = match to {
         Some(version) => former.find(|r| r.version == version).ok_or_else(|| {
             StepError::user(format!("{environment} never served {version}")).with_hint(if seen.history.is_empty() {
@@ -55,14 +57,26 @@ pub fn pick(seen: &Observation, to: Option<&str>, gated: bool) -> Result<Release
                 format!("it served {}", known())
             })
         })?,
+        // After the engine put a release back by itself, what did not hold is of the same run as what serves in its place:
+        // nobody goes back to that without naming it.
         None => former
-            .next()
+            .find(|r| seen.live.as_ref().is_none_or(|live| r.run != live.run))
             .ok_or_else(|| StepError::user(format!("{environment} has no former release to go back to")))?,
     };
     if gated && found.approval.is_none() {
         return Err(StepError::check(format!("{} served in {environment} without an approval", found.version)));
     }
     Ok(found.clone())
+}
+
+/// Whether `record` is something else than what serves.
+fn is_former(record: &ReleaseRecord, live: &ReleaseRecord) -> bool {
+    let same =
+        |name, r: &plimsoll_deploy::ServiceRecord| live.services.get(name).is_some_and(|l| l.spec.is_same_as(&r.spec));
+    let serves = record.version == live.version
+        && record.services.len() == live.services.len()
+        && record.services.iter().all(|(name, r)| same(name, r));
+    record.generation != live.generation && !serves
 }
 
 impl<E: Environment> Step for Pick<E> {
@@ -110,5 +124,66 @@ impl<E: Environment> Effect for Rollback<E> {
         // Whoever rolls back is in a hurry, and the release served well before: it is not watched first.
         let policy = Policy { watch: Duration::ZERO, ..self.rendered.policy.clone() };
         deploying::reach(cx, &E::name(), &self.goal(cx, &record), &policy, &|_, _| Ok(())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plimsoll_core::{Generation, Timestamp};
+    use std::collections::BTreeMap;
+
+    fn record(version: &str, run: &str, generation: u64) -> ReleaseRecord {
+        ReleaseRecord {
+            version: version.to_owned(),
+            revision: version.to_owned(),
+            run: run.parse().unwrap(),
+            actor: "ann".to_owned(),
+            since: Timestamp::from_millis(0),
+            generation: Generation(generation),
+            approval: None,
+            services: BTreeMap::new(),
+        }
+    }
+
+    fn seen(live: ReleaseRecord, history: Vec<ReleaseRecord>) -> Observation {
+        Observation {
+            environment: "production".parse().unwrap(),
+            generation: live.generation,
+            live: Some(live),
+            history,
+            services: BTreeMap::new(),
+            stopped: false,
+            lock: None,
+        }
+    }
+
+    const ONE: &str = "20260101-000000-0001";
+    const TWO: &str = "20260101-000000-0002";
+
+    fn picked(seen: &Observation, to: Option<&str>) -> Result<String, String> {
+        pick(seen, to, false).map(|r| r.version).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_last_release_is_picked_or_the_one_that_was_named() {
+        let seen = seen(record("3", TWO, 3), vec![record("2", ONE, 2), record("1", ONE, 1)]);
+        assert_eq!(picked(&seen, None).as_deref(), Ok("2"));
+        assert_eq!(picked(&seen, Some("1")).as_deref(), Ok("1"));
+        assert!(picked(&seen, Some("9")).unwrap_err().contains("never served 9"));
+    }
+
+    #[test]
+    fn what_did_not_hold_and_was_put_back_is_not_picked_unless_it_is_named() {
+        // Run TWO released 2, which did not hold; the engine put 1 back under the same run.
+        let seen = seen(record("1", TWO, 3), vec![record("2", TWO, 2), record("1", ONE, 1)]);
+        assert!(picked(&seen, None).unwrap_err().contains("no former release"));
+        assert_eq!(picked(&seen, Some("2")).as_deref(), Ok("2"));
+    }
+
+    #[test]
+    fn a_gated_environment_goes_back_to_nothing_that_was_not_approved() {
+        let seen = seen(record("2", TWO, 2), vec![record("1", ONE, 1)]);
+        assert!(pick(&seen, None, true).unwrap_err().to_string().contains("without an approval"));
     }
 }

@@ -188,8 +188,8 @@ pub(crate) struct ApproveArgs {
     /// Say no
     #[arg(long, requires = "reason")]
     pub(crate) deny: bool,
-    /// Why
-    #[arg(long)]
+    /// Why not
+    #[arg(long, requires = "deny")]
     pub(crate) reason: Option<String>,
 }
 
@@ -354,6 +354,8 @@ mod tests {
     #[test]
     fn a_denial_wants_a_reason() {
         assert!(Cli::try_parse_from(["xtask", "approve", "R", "--deny"]).is_err());
+        // A reason without the word must not count as a yes.
+        assert!(Cli::try_parse_from(["xtask", "approve", "R", "--reason", "not today"]).is_err());
     }
 
     #[test]
