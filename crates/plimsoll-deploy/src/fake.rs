@@ -34,6 +34,8 @@ pub enum Fault {
     CrashLoop(String),
     /// A service of this version answers every request with 500, its health path apart.
     Answers500(String),
+    /// An exclusive service of this version takes the traffic, but does not accept its activation.
+    RefusesActivation(String),
     /// Somebody else changes the environment just before the next cut-over.
     OvertakenOnce,
     /// The next cut-over takes place, but its answer is lost.
@@ -217,6 +219,7 @@ impl FakeTarget {
         if state.take(&Fault::ReplyLostOnce) {
             return Err(unreachable("cut over"));
         }
+        state.all_active()?;
         Ok(CutOverDone { live: record, switch_micros: 150, handover_micros })
     }
 
@@ -342,11 +345,26 @@ impl State {
             let Some(stands) = next.and_then(|slot| service.slots.get_mut(&slot)) else { continue };
             stands.ends_at = crash;
             if stands.spec.activation == Activation::Exclusive {
-                stands.active = Some(record.generation);
+                let refuses = self.faults.contains(&Fault::RefusesActivation(stands.version.clone()));
+                stands.active = Some(record.generation).filter(|_| !refuses);
                 handover.push((name.clone(), 100));
             }
         }
         handover
+    }
+
+    /// Whether each exclusive service works in the slot that is live.
+    fn all_active(&self) -> Result<(), TargetError> {
+        for (name, service) in &self.services {
+            let Some((slot, stands)) = service.live.and_then(|slot| Some((slot, service.slots.get(&slot)?))) else {
+                continue;
+            };
+            if stands.spec.activation == Activation::Exclusive && stands.active.is_none() {
+                let reason = "it serves, but did not accept its generation".to_owned();
+                return Err(TargetError::Slot { service: name.clone(), slot, reason, log_tail: Vec::new() });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,12 +1,14 @@
-//! The machine against every course of a small world: slots that get ready, fail or crash at any moment, a rival that
-//! changes the environment, and a driver that dies and comes back knowing nothing. All states are visited.
+//! The machine against every course of a small world: slots that get ready, fail or crash at any moment, or serve but
+//! refuse to work, answers that are lost, a rival that changes the environment, and a driver that dies and comes back knowing nothing. All states are visited.
+
+mod circle;
 
 use crate::{
     goal::Goal,
     observation::{Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView},
-    plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, next},
+    plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, is_live_by, next},
     policy::Policy,
-    spec::ServiceSpec,
+    spec::{Activation, ServiceSpec},
     target::{Change, CutOver, LockOwner},
     testing::{environment, release, run, spec},
 };
@@ -30,6 +32,8 @@ enum Health {
 struct Service {
     live: Option<usize>,
     slots: [Option<(u32, Health)>; 2],
+    /// The live slot did not accept its activation.
+    idle: bool,
 }
 
 impl Service {
@@ -55,6 +59,7 @@ enum Pending {
     Probe(usize, usize),
     Switch { from: u64, moves: Vec<(usize, usize)>, version: u32, promotes: bool },
     Watch(Vec<(usize, usize)>),
+    AwaitActive(Vec<(usize, usize)>),
     Drain(usize, usize),
     Retire(usize, usize),
 }
@@ -145,7 +150,7 @@ impl Model {
                     version: version.to_string(),
                     replicas: 1,
                     ready: u16::from(health == Health::Ready),
-                    active: None,
+                    active: (service.live == Some(slot) && !service.idle).then_some(Generation(world.generation)),
                     failing: None,
                     crashes: 0,
                 })
@@ -187,6 +192,11 @@ impl Model {
 
     fn nature(world: &World, next: &mut Vec<(World, bool)>) {
         for (at, service) in world.services.iter().enumerate() {
+            if service.idle {
+                let mut changed = world.clone();
+                changed.services[at].idle = false;
+                next.push((changed, false));
+            }
             for slot in 0..2 {
                 let Some((version, health)) = service.slots[slot] else { continue };
                 let mut set = |health, cost: u8| {
@@ -214,6 +224,7 @@ impl Model {
         if let Some((version, Health::Ready)) = world.services[0].slots[other] {
             services[0] = (other, version);
             changed.services[0].live = Some(other);
+            changed.services[0].idle = false;
         }
         changed.rival_left -= 1;
         changed.commit(3, RIVAL, services);
@@ -258,6 +269,7 @@ impl Model {
             }
             Action::PutBack { cut_over, .. } => switch(&cut_over),
             Action::Watch { slots } => Pending::Watch(slots.iter().map(pair).collect()),
+            Action::AwaitActive { slots } => Pending::AwaitActive(slots.iter().map(pair).collect()),
             Action::Drain { service, slot, .. } => Pending::Drain(service_of(&service), index_of(slot)),
             Action::RetireFailed { service, slot } => Pending::Retire(service_of(&service), index_of(slot)),
         };
@@ -295,9 +307,7 @@ impl Model {
                 world.progress.probed.insert(self.name(*at, *slot));
                 vec![world, bad]
             }
-            Pending::Switch { from, moves, version, promotes } => {
-                vec![self.switch(world, *from, moves, *version, *promotes)]
-            }
+            Pending::Switch { from, moves, version, promotes } => self.switch(world, *from, moves, *version, *promotes),
             Pending::Watch(slots) => {
                 let good =
                     slots.iter().all(|(at, slot)| matches!(world.services[*at].slots[*slot], Some((_, Health::Ready))));
@@ -307,6 +317,16 @@ impl Model {
                 };
                 let breached = with(Verdict::Breached("it crashed".to_owned()));
                 if good { vec![with(Verdict::Kept), breached] } else { vec![breached] }
+            }
+            Pending::AwaitActive(slots) => {
+                let waits = |(at, slot): &(usize, usize)| {
+                    let service = &world.services[*at];
+                    service.idle && service.live == Some(*slot)
+                };
+                if slots.iter().any(waits) {
+                    world.progress = self.refused(&world);
+                }
+                vec![world]
             }
             Pending::Drain(at, slot) => {
                 world.progress.drained.insert(self.name(*at, *slot));
@@ -323,19 +343,38 @@ impl Model {
         }
     }
 
-    /// A target's cut-over: fenced by the generation, and the slots are asked once more.
-    fn switch(&self, mut world: World, from: u64, moves: &[(usize, usize)], version: u32, promotes: bool) -> World {
+    /// What the driver knows of a live slot that does not work.
+    fn refused(&self, world: &World) -> Progress {
+        let reason = "not active".to_owned();
+        if is_live_by(&self.goal, &self.look(world)) {
+            Progress { watch: Some(Verdict::Breached(reason)), ..world.progress.clone() }
+        } else {
+            Progress { cannot_return: Some(reason), ..world.progress.clone() }
+        }
+    }
+
+    /// A target's cut-over: fenced by the generation, and the slots are asked once more. The last service that moves
+    /// may refuse its activation, and that answer may be lost.
+    fn switch(
+        &self,
+        mut world: World,
+        from: u64,
+        moves: &[(usize, usize)],
+        version: u32,
+        promotes: bool,
+    ) -> Vec<World> {
         if from != world.generation {
-            return world;
+            return vec![world];
         }
         let ready = |(at, slot): &(usize, usize)| matches!(world.services[*at].slots[*slot], Some((_, Health::Ready)));
         if let Some((at, slot)) = moves.iter().find(|of| !ready(of)) {
             world.progress = failed(&world.progress, Some(self.name(*at, *slot)));
-            return world;
+            return vec![world];
         }
         assert!(!promotes || world.generation == self.approved, "only what was approved is promoted");
         for (at, slot) in moves {
             world.services[*at].live = Some(*slot);
+            world.services[*at].idle = false;
         }
         let stands = |s: &Service| (s.live.unwrap(), s.slots[s.live.unwrap()].unwrap().0);
         let services = world.services.iter().map(stands).collect();
@@ -343,7 +382,14 @@ impl Model {
         world.commit(version, US, services);
         world.returns += u8::from(returns);
         world.ours += u8::from(!returns);
-        world
+        let mut ends = vec![world.clone()];
+        if let Some((at, _)) = moves.last().filter(|_| world.failures_left > 0) {
+            world.failures_left -= 1;
+            world.services[*at].idle = true;
+            ends.push(World { progress: self.refused(&world), ..world.clone() });
+            ends.push(world);
+        }
+        ends
     }
 
     /// What must hold for every decision.
@@ -376,6 +422,9 @@ impl Model {
             let live = world.live.as_ref();
             let ours = live.is_some_and(|l| l.run == US) || world.ours == 0;
             let untouched = world.rival_left == 1;
+            // What works at the end worked when that was said: nature takes no activation away.
+            let idle = world.ours > 0 && world.services.iter().any(|s| s.idle);
+            assert!(!idle || !matches!(end, End::Done | End::Returned), "nobody does the work: {world:?}");
             match end {
                 End::Done if untouched => assert!(ours, "done means that it serves: {world:?}"),
                 End::Stale | End::TargetRefused => assert!(!untouched, "nobody interfered: {world:?}"),
@@ -434,7 +483,7 @@ impl Model {
             }
             at += 1;
         }
-        assert_no_circle(worlds.len(), &edges);
+        circle::assert_none(worlds.len(), &edges);
         (worlds.len(), edges.len(), ends)
     }
 }
@@ -468,31 +517,10 @@ fn failed(progress: &Progress, slot: Option<SlotOf>) -> Progress {
     progress
 }
 
-/// Without a circle, and with finitely many worlds, every course comes to its end.
-fn assert_no_circle(worlds: usize, edges: &[(usize, usize)]) {
-    let (mut into, mut out) = (vec![0_usize; worlds], vec![Vec::new(); worlds]);
-    for (from, to) in edges {
-        into[*to] += 1;
-        out[*from].push(*to);
-    }
-    let mut free: Vec<usize> = (0..worlds).filter(|w| into[*w] == 0).collect();
-    let mut removed = 0;
-    while let Some(world) = free.pop() {
-        removed += 1;
-        for to in &out[world] {
-            into[*to] -= 1;
-            if into[*to] == 0 {
-                free.push(*to);
-            }
-        }
-    }
-    assert_eq!(removed, worlds, "some course goes around for ever");
-}
-
 /// A world of `count` services in which `live` serves and `warm` stands beside it.
 fn world(count: usize, live: Option<u32>, warm: Option<u32>, failures: u8, deaths: u8) -> World {
     let ready = |version| (version, Health::Ready);
-    let service = Service { live: live.map(|_| 0), slots: [live.map(ready), warm.map(ready)] };
+    let service = Service { live: live.map(|_| 0), slots: [live.map(ready), warm.map(ready)], idle: false };
     let record =
         |version, slot, generation| Record { version, run: BEFORE, generation, services: vec![(slot, version); count] };
     World {
@@ -512,7 +540,12 @@ fn world(count: usize, live: Option<u32>, warm: Option<u32>, failures: u8, death
 }
 
 fn model(count: usize, goal: impl Fn(&Model) -> Goal) -> Model {
-    let specs = (0..count).map(|at| (0..3).map(move |version| ServiceSpec { replicas: 1, ..spec(NAMES[at], version) }));
+    let specs = (0..count).map(|at| {
+        (0..3).map(move |version| {
+            let activation = Activation::Exclusive;
+            ServiceSpec { replicas: 1, activation, ..spec(NAMES[at], version) }
+        })
+    });
     let specs: Vec<Vec<_>> = specs.map(Iterator::collect).collect();
     let next = specs.iter().map(|s| s[2].clone()).collect();
     let goal_of_none = Goal::Deploy(release(US, "2", next));
@@ -553,7 +586,7 @@ fn every_course_of_a_rollback_keeps_the_rules() {
         let record = m.record(&Record { version: 1, run: BEFORE, generation: 6, services });
         Goal::PutBack { record, change: Change::Rollback, by: by() }
     };
-    let ends = [End::Done, End::Failed, End::Stale];
+    let ends = [End::Done, End::Failed, End::Stale, End::Stuck];
     report("rollback to a warm slot", model(1, back).explore(world(1, Some(2), Some(1), 2, 2)), &ends);
     report("rollback of two services", model(2, back).explore(world(2, Some(2), Some(1), 1, 1)), &ends);
     let mut cold = world(1, Some(2), Some(1), 2, 2);

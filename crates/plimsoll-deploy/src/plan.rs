@@ -7,7 +7,7 @@ use crate::{
     goal::Goal,
     observation::{Observation, ReleaseRecord, SlotView},
     policy::Policy,
-    spec::{Release, ServiceSpec},
+    spec::{Activation, Release, ServiceSpec},
     target::{Change, CutOver, Move},
 };
 use plimsoll_core::{EnvironmentName, Generation, RunId, ServiceName, Slot};
@@ -27,9 +27,9 @@ pub struct Progress {
     pub probed: BTreeSet<SlotOf>,
     /// Why there will be no cut-over.
     pub failed: Option<Failure>,
-    /// What the watch after the cut-over said.
+    /// What was found out after the cut-over: by the watch, or by a slot that did not accept its activation.
     pub watch: Option<Verdict>,
-    /// Why the former release cannot be put back.
+    /// Why the former release cannot be put back, or why it does not work again.
     pub cannot_return: Option<String>,
     /// Slots from which nothing under way is left.
     pub drained: BTreeSet<SlotOf>,
@@ -44,7 +44,7 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// What a watch says in the end.
+/// What is to be said of the new slots after the cut-over.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// The new slots did as the policy asks.
@@ -89,6 +89,11 @@ pub enum Action {
     /// Look at the new slots for as long as the policy says.
     Watch {
         /// The slots that took traffic.
+        slots: Vec<SlotOf>,
+    },
+    /// Wait until these work: they are live, belong to exclusive services, and hold no generation.
+    AwaitActive {
+        /// The slots.
         slots: Vec<SlotOf>,
     },
     /// Wait until nothing is under way on a former slot.
@@ -345,14 +350,25 @@ pub(crate) fn moves_made(seen: &Observation) -> Vec<Move> {
 
 fn after(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) -> Action {
     let (left, taken) = moved(seen);
-    if matches!(goal, Goal::Deploy(_)) && !taken.is_empty() && !policy.watch.is_zero() {
-        match &progress.watch {
-            None => return Action::Watch { slots: taken },
-            Some(Verdict::Breached(reason)) => return put_back(goal, seen, progress, reason),
-            Some(Verdict::Kept) => {}
-        }
+    if let Some(Verdict::Breached(reason)) = &progress.watch {
+        return put_back(goal, seen, progress, reason);
+    }
+    let watched = matches!(goal, Goal::Deploy(_)) && !taken.is_empty() && !policy.watch.is_zero();
+    if watched && progress.watch.is_none() {
+        return Action::Watch { slots: taken };
+    }
+    let idle = idle(goal.services(), seen);
+    if !idle.is_empty() {
+        return Action::AwaitActive { slots: idle };
     }
     drain(seen, progress, &left).unwrap_or(Action::Done { changed: true })
+}
+
+/// The live slots of exclusive services that were given no generation, or did not accept it: nobody does their work.
+pub(crate) fn idle<'a>(services: impl IntoIterator<Item = &'a ServiceSpec>, seen: &Observation) -> Vec<SlotOf> {
+    let exclusive = services.into_iter().filter(|spec| spec.activation == Activation::Exclusive);
+    let live = exclusive.filter_map(|spec| Some((spec, seen.services.get(&spec.name)?.live.as_ref()?)));
+    live.filter(|(_, slot)| slot.active.is_none()).map(|(spec, slot)| (spec.name.clone(), slot.slot)).collect()
 }
 
 /// The first of these that stands, is not live and was not drained.
@@ -368,6 +384,9 @@ fn standby<'a>(seen: &'a Observation, (service, slot): &SlotOf) -> Option<&'a Sl
 
 fn put_back(goal: &Goal, seen: &Observation, progress: &Progress, breach: &str) -> Action {
     let stuck = |reason: &str| Action::Refuse(Refusal::Stuck { breach: breach.to_owned(), reason: reason.to_owned() });
+    if matches!(goal, Goal::PutBack { .. }) {
+        return stuck("this run was putting a release back itself");
+    }
     let Some(record) = seen.history.first() else { return stuck("nothing served before it") };
     if let Some(reason) = &progress.cannot_return {
         return stuck(reason);
@@ -396,5 +415,13 @@ fn returned(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
         Some(Verdict::Breached(reason)) => reason.clone(),
         _ => "decided before this run was interrupted".to_owned(),
     };
+    // It serves again, but that is worth nothing while nobody does its work.
+    if let Some(cause) = &progress.cannot_return {
+        return Action::Refuse(Refusal::Stuck { breach: reason, reason: cause.clone() });
+    }
+    let idle = idle(seen.live.iter().flat_map(ReleaseRecord::specs), seen);
+    if !idle.is_empty() {
+        return Action::AwaitActive { slots: idle };
+    }
     Action::Refuse(Refusal::Returned { version: goal.version().to_owned(), reason })
 }

@@ -103,6 +103,7 @@ impl<'a> Driver<'a> {
             Action::Probe { spec, slot } => self.probe(&spec, slot).await,
             Action::CutOver(cut_over) => self.cut_over(seen, &cut_over).await,
             Action::Watch { slots } => self.watch(seen, &slots).await,
+            Action::AwaitActive { slots } => self.await_active(&slots).await,
             Action::Drain { service, slot, deadline_ms } => self.drain((service, slot), deadline_ms).await,
             Action::PutBack { reason, cut_over } => self.put_back(seen, reason, &cut_over).await,
             Action::RetireFailed { service, slot } => self.retire((service, slot)).await,
@@ -281,18 +282,16 @@ impl<'a> Driver<'a> {
         let slots: Vec<_> = cut_over.moves.iter().map(|m| (m.service.clone(), m.to)).collect();
         self.base = Some(self.sample(seen, &slots, &Sample::default()).await);
         self.tell(&DriveEvent::CuttingOver { moves: cut_over.moves.clone() });
-        self.switch(cut_over).await;
-        Ok(())
+        self.switch(cut_over).await
     }
 
     async fn put_back(&mut self, seen: &Observation, reason: String, cut_over: &CutOver) -> Result<(), DriveError> {
         self.tell(&DriveEvent::Returning { reason });
         self.aim(Aim::Both, Some(seen));
-        self.switch(cut_over).await;
-        Ok(())
+        self.switch(cut_over).await
     }
 
-    async fn switch(&mut self, cut_over: &CutOver) {
+    async fn switch(&mut self, cut_over: &CutOver) -> Result<(), DriveError> {
         match self.with.target.cut_over(cut_over).await {
             Ok(done) => {
                 let (generation, switch_micros) = (done.live.generation, done.switch_micros);
@@ -300,15 +299,36 @@ impl<'a> Driver<'a> {
                 self.handover = done.handover_micros;
                 self.tell(&DriveEvent::Live { generation, switch_micros });
             }
-            // A lost answer and a refusal look alike here; the next look tells them apart.
-            Err(error) => {
-                let slot = match &error {
-                    TargetError::Slot { service, slot, .. } => Some((service.clone(), *slot)),
-                    _ => None,
-                };
-                self.fault(slot, error).await;
-            }
+            // Whether a stale generation is another's work or our own, the next look tells.
+            Err(TargetError::Stale { .. }) => {}
+            Err(error) => self.not_switched(cut_over, error).await?,
         }
+        Ok(())
+    }
+
+    /// A lost answer, a refusal, and a slot that took the traffic but does not work: a look tells them apart.
+    async fn not_switched(&mut self, cut_over: &CutOver, error: TargetError) -> Result<(), DriveError> {
+        let lost = matches!(error, TargetError::Unreachable { .. });
+        let slot = match &error {
+            TargetError::Slot { service, slot, .. } => Some((service.clone(), *slot)),
+            _ => None,
+        };
+        let Err(error) = again(self.with.observer, error, &mut self.faults).await else { return Ok(()) };
+        let reason = crate::probe::chain(&error);
+        let seen = self.look().await?;
+        let took_place = seen.generation != cut_over.from;
+        if took_place && lost {
+            return Ok(());
+        }
+        if took_place && is_live_by(self.with.goal, &seen) {
+            if let Some(of) = &slot {
+                self.tail = self.log_tail(of).await;
+            }
+            self.progress.watch = Some(Verdict::Breached(reason));
+        } else {
+            self.fail(slot, reason, error);
+        }
+        Ok(())
     }
 
     async fn drain(&mut self, of: SlotOf, deadline_ms: u64) -> Result<(), DriveError> {

@@ -6,7 +6,7 @@ use crate::{
     goal::{Goal, Reached, reconcile},
     plan::Refusal,
     policy::Policy,
-    spec::ServiceSpec,
+    spec::{Activation, ServiceSpec},
     target::{Change, LockOwner, Target as _},
     testing::{environment, release, run, spec},
 };
@@ -298,6 +298,85 @@ async fn a_stopped_environment_is_not_deployed_to() {
     target.stop(Generation(1), "ann", "an exercise").await.unwrap();
     let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
     assert!(matches!(error, DriveError::Refused(Refusal::Stopped { .. })), "{error:?}");
+}
+
+fn workers(number: u16, version: u32) -> Goal {
+    let worker = ServiceSpec { activation: Activation::Exclusive, ..spec("worker", version) };
+    Goal::Deploy(release(number, &version.to_string(), vec![spec("gateway", version), worker]))
+}
+
+async fn is_active(target: &FakeTarget) -> bool {
+    let worker = "worker".parse().unwrap();
+    target.observe().await.unwrap().services[&worker].live.as_ref().unwrap().active.is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_refuses_its_activation_after_the_switch_puts_the_former_release_back() {
+    // Whether the refusal is heard, is lost with the answer, or no watch would have looked for it.
+    for (lost, watch) in [(false, 3), (true, 3), (false, 0), (true, 0)] {
+        let target = FakeTarget::new(environment());
+        reach(&target, &workers(1, 1)).await.unwrap();
+        target.break_it(Fault::RefusesActivation("2".into()));
+        if lost {
+            target.break_it(Fault::ReplyLostOnce);
+        }
+        let policy = Policy { watch: Duration::from_secs(watch), ..Policy::default() };
+        let error = drive(&with(&target, &workers(2, 2), &policy), pending()).await.unwrap_err();
+        let DriveError::Returned { reason, log_tail, .. } = &error else { panic!("{error:?}") };
+        assert!(reason.contains("worker (green)") && reason.contains("it serves, but") != lost, "{reason}");
+        assert_eq!(log_tail, &["worker green: last words"]);
+        assert_eq!(version(&target).await.as_deref(), Some("1"));
+        assert!(is_active(&target).await);
+        assert_eq!(target.calls().iter().filter(|c| c.starts_with("cut_over")).count(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_activation_with_nothing_to_return_to_is_said_and_is_no_success() {
+    for lost in [false, true] {
+        let target = FakeTarget::new(environment());
+        target.break_it(Fault::RefusesActivation("1".into()));
+        if lost {
+            target.break_it(Fault::ReplyLostOnce);
+        }
+        let error = reach(&target, &workers(1, 1)).await.unwrap_err();
+        assert!(matches!(error, DriveError::Refused(Refusal::Stuck { .. })), "{error:?}");
+        // Nor does it become one when the run is resumed.
+        let error = reach(&target, &workers(1, 1)).await.unwrap_err();
+        assert!(matches!(error, DriveError::Refused(Refusal::Stuck { .. })), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_to_a_worker_that_refuses_its_activation_is_no_success() {
+    for lost in [false, true] {
+        let target = FakeTarget::new(environment());
+        reach(&target, &workers(1, 1)).await.unwrap();
+        reach(&target, &workers(2, 2)).await.unwrap();
+        target.break_it(Fault::RefusesActivation("1".into()));
+        if lost {
+            target.break_it(Fault::ReplyLostOnce);
+        }
+        let record = target.observe().await.unwrap().history[0].clone();
+        let by = LockOwner { run: run(3), actor: "eve".to_owned() };
+        let goal = Goal::PutBack { record, change: Change::Rollback, by };
+        let error = reach(&target, &goal).await.unwrap_err();
+        let DriveError::Refused(Refusal::Stuck { breach, .. }) = &error else { panic!("{error:?}") };
+        assert!(breach.contains("worker (blue)"), "{breach}");
+        assert_eq!(target.calls().iter().filter(|c| *c == "cut_over 1").count(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_return_to_a_worker_that_refuses_its_activation_is_not_called_a_return() {
+    let target = FakeTarget::new(environment());
+    reach(&target, &workers(1, 1)).await.unwrap();
+    target.break_it(Fault::RefusesActivation("1".into()));
+    target.break_it(Fault::CrashAfterCutOver("2".into(), Duration::from_millis(50)));
+    for _ in 0..2 {
+        let error = reach(&target, &workers(2, 2)).await.unwrap_err();
+        assert!(matches!(error, DriveError::Refused(Refusal::Stuck { .. })), "{error:?}");
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! The watch after a cut-over: looks at the new slots until the policy is satisfied or broken.
+//! The watch after a cut-over: looks at the new slots until the policy is satisfied or broken, and at those of
+//! exclusive services until they work.
 
 use super::{
     DriveError, DriveEvent,
     doing::{Driver, PAUSE},
 };
 use crate::{
-    observation::Observation,
-    plan::{SlotOf, Verdict, is_live_by},
+    observation::{Observation, ReleaseRecord},
+    plan::{SlotOf, Verdict, idle, is_live_by},
     policy::{Sample, breach, is_judged},
     target::Probed,
 };
@@ -15,6 +16,9 @@ use tokio::time::Instant;
 
 /// The pause between two looks: a crash 50 ms after the switch is answered within a fifth of a second.
 const LOOK: Duration = Duration::from_millis(100);
+/// A live slot may be without a generation for so long. Targets wait a few seconds for a slot to accept one; the answer
+/// to a cut-over may be lost before those are over.
+const ACTIVE: Duration = Duration::from_secs(10);
 
 impl Driver<'_> {
     pub(super) async fn watch(&mut self, seen: &Observation, slots: &[SlotOf]) -> Result<(), DriveError> {
@@ -54,6 +58,33 @@ impl Driver<'_> {
                 return Ok(());
             }
             last = now;
+        }
+    }
+
+    /// Waits until every live slot that should work does. One that does not is as bad as one that crashed.
+    pub(super) async fn await_active(&mut self, slots: &[SlotOf]) -> Result<(), DriveError> {
+        let begun = Instant::now();
+        // Ends after the time a slot may take.
+        loop {
+            let seen = self.look().await?;
+            let specs = seen.live.iter().flat_map(ReleaseRecord::specs);
+            let Some(of) = idle(specs, &seen).into_iter().find(|of| slots.contains(of)) else { return Ok(()) };
+            let ours = is_live_by(self.with.goal, &seen);
+            if seen.stopped || self.lost.borrow().is_some() || (ours && *self.cancelled.borrow()) {
+                return Ok(());
+            }
+            if begun.elapsed() >= ACTIVE {
+                let (service, slot) = &of;
+                let reason = format!("{service} ({slot}) serves, but was not active within {} s", ACTIVE.as_secs());
+                if ours {
+                    self.tail = self.log_tail(&of).await;
+                    self.progress.watch = Some(Verdict::Breached(reason));
+                } else {
+                    self.progress.cannot_return = Some(reason);
+                }
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
