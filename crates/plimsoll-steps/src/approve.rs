@@ -15,6 +15,7 @@ use plimsoll_core::{
 };
 use plimsoll_deploy::{ApprovalRecord, Evidence, Observation, Release, ReleaseDiff};
 use plimsoll_engine::{Answer, Cx, Gate, Step, StepError, write_atomically};
+use plimsoll_process::Cancel;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -212,7 +213,7 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Gate for Approve<E, S> 
             quorum: self.rule.quorum,
             least: self.least,
         };
-        let replies = self.replies(cx, &question)?;
+        let replies = self.replies(cx, &question).await?;
         match judge(&question, &self.rule, &replies, cx.now()) {
             Judgement::Open(record) => Ok(Answer::Yes(Approval::prove(pushed, record, seen.generation))),
             Judgement::Refused(error) => Ok(Answer::No(error)),
@@ -228,7 +229,7 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Gate for Approve<E, S> 
 
 impl<E, S> Approve<E, S> {
     /// What the journal has, `--yes`, and then whoever is there.
-    fn replies(&self, cx: &Cx, question: &Question) -> Result<Vec<Reply>, StepError> {
+    async fn replies(&self, cx: &Cx, question: &Question) -> Result<Vec<Reply>, StepError> {
         let read = |value: &serde_json::Value| {
             serde_json::from_value::<Reply>(value.clone())
                 .map_err(|e| StepError::external("an answer in the journal cannot be read").caused_by(&e))
@@ -247,9 +248,24 @@ impl<E, S> Approve<E, S> {
             });
         } else if let Some(asker) = &cx.resource::<Asking>()?.0 {
             cx.waiting("an answer at the terminal");
-            replies.extend(tokio::task::block_in_place(|| asker.ask(question)));
+            replies.extend(put(asker, question, cx.cancel()).await);
         }
         Ok(replies)
+    }
+}
+
+/// Puts the question, on a thread of its own: whoever is asked may never answer, and neither a cancelled run nor the end of the
+/// process waits for that.
+async fn put(asker: &Arc<dyn Asker>, question: &Question, cancel: &Cancel) -> Option<Reply> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (asker, question) = (Arc::clone(asker), question.clone());
+    std::thread::spawn(move || {
+        // Nobody listens any more once the run was cancelled.
+        let _ = tell.send(asker.ask(&question));
+    });
+    tokio::select! {
+        reply = told => reply.ok().flatten(),
+        () = cancel.cancelled() => None,
     }
 }
 
@@ -451,6 +467,25 @@ mod tests {
             5,
             "said no: not today",
         );
+    }
+
+    /// Somebody who never answers.
+    struct Silent(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+    impl Asker for Silent {
+        fn ask(&self, _: &Question) -> Option<Reply> {
+            self.0.lock().unwrap().recv().ok().and(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_run_does_not_wait_for_whoever_was_asked() {
+        let (_keep, never) = std::sync::mpsc::channel();
+        let asker: Arc<dyn Asker> = Arc::new(Silent(std::sync::Mutex::new(never)));
+        let cancel = Cancel::new();
+        let (question, stop) = (question(), cancel.clone());
+        let (reply, ()) = tokio::join!(put(&asker, &question, &cancel), async move { stop.cancel() });
+        assert_eq!(reply, None);
     }
 
     #[test]
