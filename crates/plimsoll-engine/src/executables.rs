@@ -3,7 +3,7 @@
 
 use crate::{
     journal::Record,
-    store::{StateDir, write_atomically},
+    store::{StateDir, create_private, write_atomically},
 };
 use plimsoll_core::{Fingerprint, RunOutcome};
 use std::{
@@ -22,7 +22,7 @@ impl StateDir {
     /// known by device, inode, size and time of change.
     pub fn keep_executable(&self, executable: &Path) -> io::Result<Fingerprint> {
         let bin = self.path().join("bin");
-        fs::create_dir_all(&bin)?;
+        create_private(&bin)?;
         let meta = fs::metadata(executable)?;
         let stat = format!("{} {} {} {}.{}", meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec());
         let memo = bin.join(format!("{}.stat", Fingerprint::of(stat.as_bytes())));
@@ -37,8 +37,9 @@ impl StateDir {
         let kept = bin.join(print.to_string());
         if !kept.exists() {
             write_atomically(&kept, &bytes)?;
-            fs::set_permissions(&kept, fs::Permissions::from_mode(0o755))?;
         }
+        // Whether it was written now or by a process that was killed before it came to this.
+        fs::set_permissions(&kept, fs::Permissions::from_mode(0o755))?;
         write_atomically(&memo, print.to_string().as_bytes())?;
         self.forget_executables(&print);
         Ok(print)
@@ -72,6 +73,8 @@ impl StateDir {
         let running = running_executables();
         for (_, print) in kept.into_iter().skip(NEWEST) {
             let path = self.executable_path(&print);
+            // The kernel names executables without symbolic links.
+            let path = fs::canonicalize(&path).unwrap_or(path);
             if print != *own && !wanted.contains(&print.to_string()) && !running.contains(&path) {
                 let _ = fs::remove_file(path);
             }
@@ -158,6 +161,8 @@ mod tests {
         let state = StateDir::new(dir.path().join("state"));
         let print = keep(&state, dir.path(), "1");
         assert_eq!(state.keep_executable(&dir.path().join("own")).unwrap(), print);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&state.executable_path(&print)), mode(state.path())), (0o755, 0o700));
         fs::write(state.executable_path(&print), "2").unwrap();
         assert!(state.executable(&print).is_none());
     }

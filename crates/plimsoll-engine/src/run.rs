@@ -131,6 +131,14 @@ pub enum RunError {
         /// Which run.
         run: RunId,
     },
+    /// Nobody is asked there.
+    #[error("run {run} does not wait at {gate}: it was answered already, or was never asked")]
+    NotWaiting {
+        /// Which run.
+        run: RunId,
+        /// The gate.
+        gate: String,
+    },
     /// The run is over.
     #[error("run {run} has ended: it {}", outcome.word())]
     Over {
@@ -169,9 +177,11 @@ impl Classify for RunError {
             Self::State { .. } | Self::Busy { .. } => ErrorClass::External,
             Self::Journal(error) => error.class(),
             Self::Reads { source, .. } => source.class,
-            Self::NeverBegan { .. } | Self::Over { .. } | Self::PlanChanged { .. } | Self::SourcesChanged { .. } => {
-                ErrorClass::User
-            }
+            Self::NeverBegan { .. }
+            | Self::NotWaiting { .. }
+            | Self::Over { .. }
+            | Self::PlanChanged { .. }
+            | Self::SourcesChanged { .. } => ErrorClass::User,
         }
     }
 }
@@ -479,9 +489,14 @@ pub(crate) fn answer_with(
     let _guard = dir.lock().map_err(failed)?.ok_or_else(|| RunError::Busy { run: run.clone() })?;
     let (mut journal, read) = Journal::open(&dir.journal(), run, clock)?;
     journal.fail_at(faults.crash);
-    match Prior::of(&read.entries).ended {
+    let prior = Prior::of(&read.entries);
+    match prior.ended {
         Some(RunOutcome::Parked) | None => {}
         Some(outcome) => return Err(RunError::Over { run: run.clone(), outcome }),
+    }
+    // A gate that was passed is replayed: an answer to it would be heard by nobody.
+    if prior.unwinding || !prior.waiting.contains_key(gate) {
+        return Err(RunError::NotWaiting { run: run.clone(), gate: gate.to_owned() });
     }
     journal.append_synced(&Record::Answered { step: gate.to_owned(), answer }).map_err(failed)?;
     // The run stays parked: what the last process said of it still holds.

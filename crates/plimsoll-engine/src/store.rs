@@ -16,6 +16,7 @@ use plimsoll_core::{Fingerprint, RunId, RunOutcome};
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -91,7 +92,7 @@ impl RunDir {
 
     /// Makes the directory.
     pub fn create(&self) -> io::Result<()> {
-        fs::create_dir_all(self.path.join("logs"))
+        create_private(&self.path.join("logs"))
     }
 
     /// Takes the run's lock; `None` when another process works on it.
@@ -117,10 +118,15 @@ impl RunDir {
     }
 }
 
+/// Makes a directory and those above it, for their owner alone: journals and logs are nobody else's business.
+pub(crate) fn create_private(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 /// Writes a file so that a reader, and a crash, sees the old content or the new, never a part.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
-    fs::create_dir_all(dir)?;
+    create_private(dir)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temp = dir.join(format!(".{name}.{}", std::process::id()));
     let mut file = File::create(&temp)?;

@@ -37,6 +37,10 @@ impl Journal {
     /// Creates the journal of `run` at `path`, where none may be.
     pub fn create(path: &Path, run: &RunId, clock: Clock) -> io::Result<Self> {
         let file = File::options().create_new(true).append(true).open(path)?;
+        // The file's name must be as durable as its first record.
+        if let Some(dir) = path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
         Ok(Self { file, pending: Vec::new(), seq: 0, head: genesis(run), clock, stopped: false, crash: None })
     }
 
