@@ -77,9 +77,10 @@ fn find_marker(environ: &[u8]) -> Marker {
 }
 
 impl Marker {
-    /// Whether this is the tree `wanted`, or one inside it.
+    /// Whether this is the tree `wanted`, or one inside it; `wanted` may itself lie inside another, whose name nobody
+    /// here knows: whoever asks may run in a command of somebody else.
     pub(crate) fn is_in(&self, wanted: &str) -> bool {
-        matches!(self, Self::Named(name) if name.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        matches!(self, Self::Named(name) if format!("/{name}/").contains(&format!("/{wanted}/")))
     }
 }
 
@@ -132,6 +133,8 @@ mod tests {
         let marker = find_marker(b"A=1\0PLIMSOLL_TREE=run/1/step\0B=2\0");
         assert!(marker.is_in("run/1") && marker.is_in("run/1/step") && marker.is_in("run"));
         assert!(!marker.is_in("run/1/s") && !marker.is_in("ru") && !marker.is_in("run/1/step/x"));
+        let inside = find_marker(b"PLIMSOLL_TREE=outer/run/1/step\0");
+        assert!(inside.is_in("run/1") && inside.is_in("outer") && !inside.is_in("un/1"));
         assert_eq!(find_marker(b"XPLIMSOLL_TREE=a\0"), Marker::None);
     }
 }
