@@ -31,7 +31,7 @@ pub(crate) async fn attempts(
     loop {
         let error = match one(Arc::clone(&bound), &cx, ledger.clone(), timeout).await {
             Ok(landed) => return Ok(landed),
-            Err(error) => error,
+            Err(error) => cx.redact_error(error),
         };
         if repeat == Some(Repeat::AtMostOnce) && ledger.intended() {
             return Err(if error.hint.is_none() { error.with_hint(UNKNOWN_HINT) } else { error });

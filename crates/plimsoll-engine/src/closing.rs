@@ -39,6 +39,7 @@ impl Execution<'_> {
             match undone {
                 Ok(()) => self.append(&Record::Undone { step }, true)?,
                 Err(error) => {
+                    let error = self.shared.redact_error(error);
                     self.append(&Record::UndoFailed { step: step.clone(), error: error.one_line() }, true)?;
                     stuck.push((step, error));
                 }
@@ -110,6 +111,7 @@ impl Execution<'_> {
                     Ending::Done
                 }
                 Err(error) => {
+                    let error = self.shared.redact_error(error);
                     let record = Record::Failed { step: key, class: error.class, error: error.one_line(), millis };
                     self.append(&record, true)?;
                     Ending::Failed { class: error.class, error: error.one_line(), detail: error.detail }

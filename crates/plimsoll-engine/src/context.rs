@@ -62,6 +62,21 @@ pub(crate) struct Shared {
     pub(crate) answers: Vec<(String, Timestamp, serde_json::Value)>,
 }
 
+impl Shared {
+    /// `text` with secrets masked: what may go into an event or the journal.
+    pub(crate) fn redact(&self, text: String) -> String {
+        match &self.redactor {
+            Some(redactor) => redactor.redact_str(&text).into_owned(),
+            None => text,
+        }
+    }
+
+    /// `error` with secrets masked.
+    pub(crate) fn redact_error(&self, error: StepError) -> StepError {
+        error.redacted(self.redactor.as_deref())
+    }
+}
+
 /// How many of the last log lines are kept for an error message.
 const TAIL: usize = 20;
 
@@ -96,6 +111,11 @@ impl Cx {
 
     pub(crate) fn observer(&self) -> &Arc<dyn Observer> {
         &self.shared.observer
+    }
+
+    /// `error` with secrets masked.
+    pub(crate) fn redact_error(&self, error: StepError) -> StepError {
+        self.shared.redact_error(error)
     }
 
     /// The run this step works for.
@@ -198,13 +218,14 @@ impl Cx {
 
     /// Says what the step waits for, so that slow can be told from stuck.
     pub fn waiting(&self, what: impl Into<String>) {
-        self.shared.observer.event(&Event::StepWaiting { step: self.step.clone(), what: what.into() });
+        let what = self.shared.redact(what.into());
+        self.shared.observer.event(&Event::StepWaiting { step: self.step.clone(), what });
     }
 
     /// Says something everybody should see, such as what was left out and why; the log gets it too.
     pub fn note(&self, note: impl Into<String>) {
-        let note = note.into();
-        self.log(&note);
+        let note = self.shared.redact(note.into());
+        self.log_clean(&note);
         self.shared.observer.event(&Event::StepNoted { step: self.step.clone(), note });
     }
 

@@ -1,7 +1,7 @@
 //! The error a step ends with: its class, its causes, and what helps to understand it.
 
 use plimsoll_core::{Classify, ErrorClass};
-use plimsoll_process::ProcessError;
+use plimsoll_process::{ProcessError, Redactor};
 use std::{error::Error, fmt};
 
 /// Why a step failed, as data.
@@ -79,6 +79,18 @@ impl StepError {
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The error with every secret that `redactor` knows masked: what may be written down and shown.
+    #[must_use]
+    pub(crate) fn redacted(mut self, redactor: Option<&Redactor>) -> Self {
+        let Some(redactor) = redactor else { return self };
+        let texts =
+            [&mut self.message].into_iter().chain(&mut self.causes).chain(&mut self.detail).chain(&mut self.hint);
+        for text in texts {
+            *text = redactor.redact_str(text).into_owned();
+        }
         self
     }
 

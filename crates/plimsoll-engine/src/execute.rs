@@ -287,10 +287,12 @@ impl<'a> Execution<'a> {
                 self.finish(index, Ending::FoundDone, finished, millis, changed);
             }
             Ok(Landed::Parked(waiting)) => {
+                let waiting = self.shared.redact(waiting);
                 self.append(&Record::Parked { step: node.name.to_string(), waiting: waiting.clone() }, true)?;
                 self.leave(index, Ending::Parked { waiting }, millis);
             }
-            Err(error) => self.fail(index, &error, millis)?,
+            // Again for what did not come through the attempts: the text of a panic.
+            Err(error) => self.fail(index, &self.shared.redact_error(error), millis)?,
         }
         Ok(())
     }

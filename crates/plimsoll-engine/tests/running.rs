@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Place, Work, error_of, nothing, words, works};
+use common::{Deed, Place, Work, error_of, nothing, words, works};
 use plimsoll_core::{ErrorClass, Event, RunOutcome};
 use plimsoll_engine::{Cx, Reads, StepError, hash_file, pipeline};
 use plimsoll_process::Cmd;
@@ -30,6 +30,37 @@ async fn only_external_failures_are_retried_and_as_often_as_the_policy_says() {
         let told = place.recorder.events().iter().filter(|e| matches!(e, Event::StepRetried { .. })).count();
         assert_eq!(told, tries - 1);
     }
+}
+
+#[tokio::test]
+async fn a_secret_in_an_error_a_log_or_a_note_reaches_no_event_and_no_journal() {
+    const SECRET: &str = "correct-horse-battery";
+    let mut place = Place::new();
+    place.setup.redactor = Some(Arc::new(plimsoll_process::Redactor::new(&[SECRET.as_bytes()]).unwrap()));
+    let leak = |cx: Cx, _| async move {
+        cx.log(&format!("log {SECRET}"));
+        cx.note(format!("note {SECRET}"));
+        cx.waiting(format!("waiting {SECRET}"));
+        let (error, cause) = (StepError::external(format!("message {SECRET}")), std::io::Error::other(SECRET));
+        let detail = cx.log_tail().into_iter().chain([format!("detail {SECRET}")]);
+        Err(error.caused_by(&cause).with_detail(detail).with_hint(format!("hint {SECRET}")))
+    };
+    place.fake.on("work a", leak);
+    place.fake.on("work panics", |_, _| async { panic!("{SECRET}") });
+    place.fake.on("undo switch", leak);
+    let three = pipeline("three", |g| {
+        g.effect("switch", Deed::undone("switch"), nothing());
+        g.pure("a", Work { attempts: 2, ..Work::new("a") }, nothing());
+        g.pure("panics", Work::new("panics"), nothing());
+    });
+    let report = place.start(&three).await.unwrap();
+    assert_eq!((report.outcome, report.stuck.len()), (RunOutcome::Failed, 1));
+    let journal = fs::read_to_string(place.setup.state.run(&place.run).journal()).unwrap();
+    let told = format!("{:?}", place.recorder.events());
+    for text in [&journal, &told, &format!("{report:?}")] {
+        assert!(text.contains("message ") && !text.contains(SECRET), "{text}");
+    }
+    assert!(["note ", "waiting ", "detail ", "hint "].iter().all(|part| told.contains(part)), "{told}");
 }
 
 /// Starts a shell that ignores SIGTERM and has a child that does, and notes the child's pid.
