@@ -275,7 +275,7 @@ impl Setup {
         crate::journal::read(&dir.journal(), run)?;
         let guard = dir.lock().map_err(state)?.ok_or_else(|| RunError::Busy { run: run.clone() })?;
         let (mut journal, read) = Journal::open(&dir.journal(), run, Arc::clone(&self.clock))?;
-        let prior = Prior::of(&read.entries);
+        let mut prior = Prior::of(&read.entries);
         if let Some(outcome @ RunOutcome::Succeeded) = prior.ended {
             return Err(RunError::Over { run: run.clone(), outcome });
         }
@@ -285,6 +285,7 @@ impl Setup {
             return Err(RunError::NeverBegan { run: run.clone() });
         };
         same_plan(pipeline, run, plan, steps)?;
+        forget_lost(&pipeline.nodes, &shared, &mut prior);
         self.same_sources(pipeline, run, then, &reads, &prior)?;
         journal.fail_at(Faults::among(&self.resources).crash);
         journal.append_synced(&Record::Resumed { actor: actor.to_owned() }).map_err(state)?;
@@ -382,6 +383,33 @@ fn same_plan(pipeline: &Pipeline, run: &RunId, plan: &Fingerprint, steps: &[Step
     }
     let differences = plan_differences(steps, &pipeline.prints());
     Err(RunError::PlanChanged { run: run.clone(), started: *plan, now, differences })
+}
+
+/// Forgets the outcomes of pure steps that something still to run needs and whose files are gone: they are run again. One
+/// that only steps which are done have used stays, and so does all that says how to take a run back.
+fn forget_lost(nodes: &[Node], shared: &Arc<Shared>, prior: &mut Prior) {
+    if prior.unwinding {
+        return;
+    }
+    let mut used = vec![false; nodes.len()];
+    let mut open = vec![false; nodes.len()];
+    // Each step comes after those it needs.
+    for (index, node) in nodes.iter().enumerate().rev() {
+        let usable = |text: &str| {
+            let cx = Cx::new(Arc::clone(shared), Arc::clone(&node.name), Cancel::new());
+            node.action.decode(text).is_ok_and(|finished| node.action.usable(&cx, &finished))
+        };
+        // A step that nothing uses was run for what it leaves.
+        let wanted = node.kind == Kind::Pure && (open[index] || !used[index]);
+        if wanted && prior.outcomes.get(&*node.name).is_some_and(|outcome| !usable(&outcome.output)) {
+            prior.outcomes.remove(&*node.name);
+        }
+        let runs = !prior.outcomes.contains_key(&*node.name);
+        for need in &node.needs {
+            used[*need] = true;
+            open[*need] |= runs;
+        }
+    }
 }
 
 fn outcome(ended: &[Option<Ended>], unwinding: bool, cancel: &Cancel) -> RunOutcome {

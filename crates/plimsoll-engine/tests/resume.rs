@@ -138,6 +138,83 @@ async fn an_effect_whose_recorded_output_does_not_fit_any_more_is_looked_up_and_
     assert_eq!(place.fake.thing("notice told").as_deref(), Some("1"));
 }
 
+/// A step that leaves a file, one that takes it, and one after that.
+fn leaving() -> Pipeline {
+    pipeline("leaving", |g| {
+        let leaving = Work { files: vec!["source".into()], leaves: Some("blob".into()), ..Work::new("build") };
+        let built = g.pure("build", leaving, nothing());
+        let pushed = g.effect("push", Deed::new("push"), vec![built]);
+        g.effect("ship", Deed::new("ship"), vec![pushed]);
+    })
+}
+
+fn place_of_leaving(broken: &str) -> Place {
+    let place = Place::new();
+    fs::write(place.dir.path().join("source"), "1").unwrap();
+    place.fake.on("work build", |cx, _| async move {
+        fs::write(cx.root().join("blob"), "built").unwrap();
+        Ok("blob".to_owned())
+    });
+    place.fake.fail(broken, ErrorClass::CheckFailed);
+    place
+}
+
+#[tokio::test]
+async fn a_recorded_output_whose_file_is_gone_is_made_again_from_the_same_sources_and_no_others() {
+    let place = place_of_leaving("act push");
+    place.start(&leaving()).await.unwrap();
+    fs::remove_file(place.dir.path().join("blob")).unwrap();
+    fs::write(place.dir.path().join("source"), "2").unwrap();
+    assert!(matches!(place.resume(&leaving()).await, Err(RunError::SourcesChanged { .. })));
+    fs::write(place.dir.path().join("source"), "1").unwrap();
+    place.fake.mend("act push");
+    let report = place.resume(&leaving()).await.unwrap();
+    assert_eq!((report.outcome, words(&report)["work[build]"]), (RunOutcome::Succeeded, "done"));
+    assert_eq!(place.fake.called("work build"), 2);
+}
+
+#[tokio::test]
+async fn a_recorded_output_that_nothing_still_to_run_takes_may_be_gone() {
+    let place = place_of_leaving("act ship");
+    place.start(&leaving()).await.unwrap();
+    fs::remove_file(place.dir.path().join("blob")).unwrap();
+    fs::write(place.dir.path().join("source"), "2").unwrap();
+    place.fake.mend("act ship");
+    let report = place.resume(&leaving()).await.unwrap();
+    assert_eq!((report.outcome, words(&report)["work[build]"]), (RunOutcome::Succeeded, "replayed"));
+}
+
+#[tokio::test]
+async fn only_a_gate_that_waits_can_be_answered() {
+    let place = Place::new();
+    place.fake.fail("act ship", ErrorClass::CheckFailed);
+    place.start(&gated()).await.unwrap();
+    let tell = |gate: &str| answer(&place.setup.state, &place.run, gate, "yes".into(), Arc::clone(&place.setup.clock));
+    assert!(matches!(tell("elsewhere"), Err(RunError::NotWaiting { .. })));
+    tell("question").unwrap();
+    // Killed when the gate had opened: the journal does not say that the run ended.
+    let mut setup = place.setup.clone();
+    let gate_open = Crash::After(place.journal().len() as u64 + 1);
+    setup.resources = setup.resources.clone().with(Arc::new(Faults { crash: Some(gate_open), twice: false }));
+    assert!(setup.resume(&gated(), &place.run, "ann", place.cancel.clone()).await.is_err());
+    let before = place.journal().len();
+    assert!(matches!(tell("question"), Err(RunError::NotWaiting { .. })));
+    assert_eq!(place.journal().len(), before);
+}
+
+#[tokio::test]
+async fn a_run_that_was_killed_while_it_was_taken_back_takes_no_answer() {
+    let place = Place::new();
+    let path = place.setup.state.run(&place.run).journal();
+    place.start(&gated()).await.unwrap();
+    let (mut journal, _) = Journal::open(&path, &place.run, Arc::clone(&place.setup.clock)).unwrap();
+    journal.append_synced(&Record::UndoIntent { step: "deed[push]".to_owned() }).unwrap();
+    drop(journal);
+    let refused = answer(&place.setup.state, &place.run, "question", "yes".into(), Arc::clone(&place.setup.clock));
+    assert!(matches!(refused, Err(RunError::NotWaiting { .. })));
+    assert!(plimsoll_engine::Prior::of(&place.journal()).unwinding);
+}
+
 fn two_to_undo() -> Pipeline {
     pipeline("two", |g| {
         let first = g.effect("first", Deed::undone("first"), nothing());

@@ -74,6 +74,9 @@ pub(crate) struct Work {
     pub(crate) version: u32,
     #[serde(skip)]
     pub(crate) files: Vec<PathBuf>,
+    /// The file its output stands for.
+    #[serde(skip)]
+    pub(crate) leaves: Option<PathBuf>,
     #[serde(skip)]
     pub(crate) millis: Option<u64>,
     #[serde(skip)]
@@ -130,6 +133,10 @@ impl Pure for Work {
             Some(result) => result,
             None => Ok(format!("{}({})", self.name, input.join(","))),
         }
+    }
+
+    fn usable(&self, cx: &Cx, _: &String) -> bool {
+        self.leaves.as_ref().is_none_or(|file| cx.root().join(file).exists())
     }
 }
 
