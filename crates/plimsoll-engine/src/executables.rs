@@ -3,7 +3,7 @@
 
 use crate::{
     journal::Record,
-    store::{StateDir, create_private, write_atomically},
+    store::{StateDir, create_private, write_atomically, write_atomically_as},
 };
 use plimsoll_core::{Fingerprint, RunOutcome};
 use std::{
@@ -27,7 +27,7 @@ impl StateDir {
         let stat = format!("{} {} {} {}.{}", meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec());
         let memo = bin.join(format!("{}.stat", Fingerprint::of(stat.as_bytes())));
         if let Some(print) = fs::read_to_string(&memo).ok().and_then(|t| Fingerprint::try_from(t).ok())
-            && bin.join(print.to_string()).exists()
+            && is_executable(&bin.join(print.to_string()))
         {
             return Ok(print);
         }
@@ -36,10 +36,10 @@ impl StateDir {
         let print = Fingerprint::of(&bytes);
         let kept = bin.join(print.to_string());
         if !kept.exists() {
-            write_atomically(&kept, &bytes)?;
+            write_atomically_as(&kept, &bytes, Some(0o755))?;
+        } else if !is_executable(&kept) {
+            fs::set_permissions(&kept, fs::Permissions::from_mode(0o755))?;
         }
-        // Whether it was written now or by a process that was killed before it came to this.
-        fs::set_permissions(&kept, fs::Permissions::from_mode(0o755))?;
         write_atomically(&memo, print.to_string().as_bytes())?;
         self.forget_executables(&print);
         Ok(print)
@@ -94,6 +94,10 @@ impl StateDir {
         };
         self.runs().unwrap_or_default().into_iter().filter_map(started_with).collect()
     }
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o100 != 0)
 }
 
 /// The executables of all processes of this machine, as far as they may be seen.
@@ -163,6 +167,9 @@ mod tests {
         assert_eq!(state.keep_executable(&dir.path().join("own")).unwrap(), print);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&state.executable_path(&print)), mode(state.path())), (0o755, 0o700));
+        fs::set_permissions(state.executable_path(&print), fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(state.keep_executable(&dir.path().join("own")).unwrap(), print);
+        assert_eq!(mode(&state.executable_path(&print)), 0o755, "a copy that cannot be run is mended");
         fs::write(state.executable_path(&print), "2").unwrap();
         assert!(state.executable(&print).is_none());
     }

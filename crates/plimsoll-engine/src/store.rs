@@ -16,7 +16,7 @@ use plimsoll_core::{Fingerprint, RunId, RunOutcome};
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -125,12 +125,21 @@ pub(crate) fn create_private(dir: &Path) -> io::Result<()> {
 
 /// Writes a file so that a reader, and a crash, sees the old content or the new, never a part.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_atomically_as(path, bytes, None)
+}
+
+/// The same, with the file's mode: it has it from the moment it has its name.
+pub(crate) fn write_atomically_as(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
     create_private(dir)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temp = dir.join(format!(".{name}.{}", std::process::id()));
     let mut file = File::create(&temp)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temp, path));
+    let allowed = mode.map_or(Ok(()), |mode| file.set_permissions(fs::Permissions::from_mode(mode)));
+    let written = allowed
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temp, path));
     if let Err(error) = written {
         // What failed is reported; a temporary file that cannot be removed either changes nothing about it.
         let _ = fs::remove_file(&temp);
