@@ -1,5 +1,6 @@
 //! `smoke`, `stop`, `start`, `down`: asking an environment whether it works, its emergency stop and the end of that, and the
-//! end of everything local. The target records who did it.
+//! end of everything local. Who stopped or started it is in
+//! the target's log.
 
 use super::resources::Delivery;
 use crate::{cli_error::CliError, session::Session};
