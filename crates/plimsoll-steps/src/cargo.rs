@@ -74,13 +74,23 @@ pub(crate) async fn check(cx: &Cx, what: &str, cmd: Cmd) -> Result<(), StepError
     Err(StepError::check(format!("{what} found something")).with_detail(found))
 }
 
-/// The errors in cargo's and rustc's output: each first line with the place it points at. At most eight, because the
-/// rest is in the log and a screen holds no more.
+/// An assertion's message, its left side and its right.
+const PANIC_LINES: usize = 3;
+
+/// The errors in cargo's and rustc's output: each first line with the place it points at, and each panic with what it
+/// said. At most eight, because the rest is in the log and a screen holds no more.
 pub(crate) fn diagnostics(log: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut open: Option<String> = None;
+    let mut saying = 0;
     for line in log.lines() {
         let trimmed = line.trim_start();
+        if saying > 0 && !trimmed.is_empty() && !trimmed.starts_with("note: ") {
+            found.push(format!("  {trimmed}"));
+            saying -= 1;
+            continue;
+        }
+        saying = 0;
         if let Some(place) = trimmed.strip_prefix("--> ") {
             if let Some(message) = open.take() {
                 found.push(format!("{place}: {message}"));
@@ -91,6 +101,7 @@ pub(crate) fn diagnostics(log: &str) -> Vec<String> {
             found.push(format!("{} is not formatted", diff.trim_end_matches(':')));
         } else if trimmed.starts_with("thread '") && trimmed.contains(" panicked at ") {
             found.push(trimmed.to_owned());
+            saying = PANIC_LINES;
         }
         if found.len() >= 8 {
             break;
@@ -124,6 +135,14 @@ mod tests {
     fn an_error_without_a_place_is_told_too() {
         assert_eq!(diagnostics("error: no such command: `nextest`\n"), ["error: no such command: `nextest`"]);
         assert_eq!(diagnostics("error: could not compile `a`"), ["error: could not compile `a`"]);
+    }
+
+    #[test]
+    fn a_panic_is_told_with_what_it_said() {
+        let log = "thread 'a' panicked at src/lib.rs:3:5:\nassertion `left == right` failed: busy\n  left: 503\n right: 200\n\
+                   note: run with `RUST_BACKTRACE=1`\ntest a ... FAILED\n";
+        let said = ["  assertion `left == right` failed: busy", "  left: 503", "  right: 200"];
+        assert_eq!(diagnostics(log)[1..], said);
     }
 
     #[test]

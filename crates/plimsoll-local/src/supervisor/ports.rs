@@ -4,7 +4,8 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs::File,
+    io::{self, BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpListener},
 };
 
@@ -55,8 +56,8 @@ pub(crate) fn describe_owner(port: u16) -> String {
 /// The sockets that listen on `port`.
 fn inodes(port: u16) -> BTreeSet<u64> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let tables = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
-    tables.flat_map(|table| listening_inodes(&table, port)).collect()
+    let tables = tables.iter().filter_map(|table| File::open(table).ok());
+    tables.flat_map(|table| listening_inodes(BufReader::new(table), port)).collect()
 }
 
 /// The processes that hold one of these sockets.
@@ -64,16 +65,19 @@ fn owners(inodes: &BTreeSet<u64>) -> Vec<u32> {
     if inodes.is_empty() { Vec::new() } else { processes().filter(|pid| holds(*pid, inodes)).collect() }
 }
 
-/// The inodes of the sockets that listen on `port`, from the text of a `/proc/net/tcp` table.
-fn listening_inodes(table: &str, port: u16) -> Vec<u64> {
+/// The inodes of the sockets that listen on `port`, from the rows of a `/proc/net/tcp` table.
+///
+/// The kernel lists the listening sockets first. What follows is not read: with the connections of a busy proxy, most of
+/// them in TIME_WAIT, the whole table takes up to a second.
+fn listening_inodes(table: impl BufRead, port: u16) -> Vec<u64> {
     let suffix = format!(":{port:04X}");
-    let row = |line: &str| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
+    let rows = table.lines().map_while(Result::ok).skip(1);
+    let listening = rows.map_while(|row| {
+        let columns: Vec<&str> = row.split_whitespace().collect();
         // 0A is TCP_LISTEN.
-        let listening = columns.get(1)?.ends_with(&suffix) && *columns.get(3)? == "0A";
-        if listening { columns.get(9)?.parse().ok() } else { None }
-    };
-    table.lines().skip(1).filter_map(row).collect()
+        (*columns.get(3)? == "0A").then(|| (columns[1].ends_with(&suffix), columns.get(9).and_then(|i| i.parse().ok())))
+    });
+    listening.filter_map(|(ours, inode)| inode.filter(|_| ours)).collect()
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -120,15 +124,18 @@ fn parent_of(pid: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use io::Read as _;
 
     #[test]
-    fn only_listening_sockets_of_the_port_are_taken_from_the_table() {
+    fn only_listening_sockets_of_the_port_are_taken_from_the_table_and_the_rest_is_not_read() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 111 1\n\
-            1: 0100007F:1F90 0100007F:D431 01 00000000:00000000 00:00000000 00000000  1000 0 222 1\n\
-            2: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 333 1\n";
-        assert_eq!(listening_inodes(table, 8080), [111]);
-        assert_eq!(listening_inodes("", 8080), [0; 0]);
+            1: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 333 1\n\
+            2: 0100007F:1F90 0100007F:D431 01 00000000:00000000 00:00000000 00000000  1000 0 222 1\n";
+        assert_eq!(listening_inodes(table.as_bytes(), 8080), [111]);
+        assert_eq!(listening_inodes(&b""[..], 8080), [0; 0]);
+        let unread = io::BufReader::with_capacity(1, table.as_bytes().chain(io::repeat(b'x')));
+        assert_eq!(listening_inodes(unread, 8081), [333]);
     }
 
     #[test]

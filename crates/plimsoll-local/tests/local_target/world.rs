@@ -104,7 +104,7 @@ impl World {
     /// What a client gets: the body of a 200.
     pub(crate) async fn get(&self, service: &str, path: &str) -> String {
         let (status, body) = get(self.port(service).await, path).await.unwrap();
-        assert_eq!(status, 200, "{body}");
+        assert_eq!(status, 200, "{service}{path}: {body}");
         body
     }
 }
