@@ -180,7 +180,7 @@ pub fn next(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Polic
     match stage(goal, seen) {
         Stage::Before => before(goal, seen, progress),
         Stage::Ours => after(goal, seen, progress, policy),
-        Stage::Returned => returned(goal, seen, progress),
+        Stage::Returned => returned(goal, seen, progress, policy),
     }
 }
 
@@ -361,7 +361,7 @@ fn after(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) 
     if !idle.is_empty() {
         return Action::AwaitActive { slots: idle };
     }
-    drain(seen, progress, &left).unwrap_or(Action::Done { changed: true })
+    drain(policy, seen, progress, &left).unwrap_or(Action::Done { changed: true })
 }
 
 /// The live slots of exclusive services that were given no generation, or did not accept it: nobody does their work.
@@ -372,9 +372,10 @@ pub(crate) fn idle<'a>(services: impl IntoIterator<Item = &'a ServiceSpec>, seen
 }
 
 /// The first of these that stands, is not live and was not drained.
-fn drain(seen: &Observation, progress: &Progress, left: &[SlotOf]) -> Option<Action> {
+fn drain(policy: &Policy, seen: &Observation, progress: &Progress, left: &[SlotOf]) -> Option<Action> {
     let (service, slot) = left.iter().find(|of| standby(seen, of).is_some() && !progress.drained.contains(*of))?;
-    let deadline_ms = seen.history.first()?.services.get(service)?.spec.drain_ms;
+    let limit_ms = seen.history.first()?.services.get(service)?.spec.drain_ms;
+    let deadline_ms = if policy.drain { limit_ms } else { 0 };
     Some(Action::Drain { service: service.clone(), slot: *slot, deadline_ms })
 }
 
@@ -399,9 +400,9 @@ fn put_back(goal: &Goal, seen: &Observation, progress: &Progress, breach: &str) 
     }
 }
 
-fn returned(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
+fn returned(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) -> Action {
     let (left, _) = moved(seen);
-    if let Some(action) = drain(seen, progress, &left) {
+    if let Some(action) = drain(policy, seen, progress, &left) {
         return action;
     }
     let unfit = |of: &&SlotOf| {

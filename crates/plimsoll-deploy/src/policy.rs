@@ -24,6 +24,9 @@ pub struct Policy {
     pub max_start_crashes: u32,
     /// Probe requests per second around the cut-over; at most 200, 0 switches them off.
     pub probes_per_second: u32,
+    /// Whether what is in flight at the old slots may finish, within each service's limit. `false` cuts it off, which shows
+    /// what draining is for.
+    pub drain: bool,
 }
 
 impl Default for Policy {
@@ -35,6 +38,7 @@ impl Default for Policy {
             min_requests: 10,
             max_start_crashes: 3,
             probes_per_second: 50,
+            drain: true,
         }
     }
 }

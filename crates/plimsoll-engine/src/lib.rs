@@ -33,6 +33,7 @@ mod reads;
 mod run;
 mod step;
 mod store;
+mod turn;
 mod wire;
 
 pub use cache::{Cache, Hit};
@@ -52,4 +53,5 @@ pub use reads::{Component, Reads, differences, hash_file};
 pub use run::{Report, RunError, Setup, Start, StepReport, answer};
 pub use step::{Answer, Effect, Finally, Gate, Pure, Repeat, Step, StepSummary, Summary, World};
 pub use store::{RunDir, RunLock, StateDir, write_atomically};
+pub use turn::Holder;
 pub use wire::{Handle, Take, Values, Wire};

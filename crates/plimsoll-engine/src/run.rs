@@ -15,6 +15,7 @@ use crate::{
     reads::{Reads, differences},
     step::Summary,
     store::{RunLock, StateDir},
+    turn::{self, Holder, NoTurn, Turn},
 };
 use plimsoll_core::{Classify, Ending, ErrorClass, Event, Fingerprint, RunId, RunOutcome};
 use plimsoll_process::{Cancel, Environment, Redactor};
@@ -125,6 +126,14 @@ pub enum RunError {
         /// Which run.
         run: RunId,
     },
+    /// Another run of the pipeline works: two at once would undo each other.
+    #[error("another {pipeline} is running: {}", holder(.by.as_ref()))]
+    Turn {
+        /// Which pipeline.
+        pipeline: String,
+        /// Who works on it, where that is known already.
+        by: Option<Holder>,
+    },
     /// Its process was killed before it had written its first record: there is nothing to go on with.
     #[error("run {run} was stopped before it began: start a new one")]
     NeverBegan {
@@ -171,10 +180,14 @@ pub enum RunError {
     },
 }
 
+fn holder(by: Option<&Holder>) -> String {
+    by.map_or_else(|| "it has only just begun".to_owned(), Holder::to_string)
+}
+
 impl Classify for RunError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::State { .. } | Self::Busy { .. } => ErrorClass::External,
+            Self::State { .. } | Self::Busy { .. } | Self::Turn { .. } => ErrorClass::External,
             Self::Journal(error) => error.class(),
             Self::Reads { source, .. } => source.class,
             Self::NeverBegan { .. }
@@ -237,6 +250,7 @@ impl Setup {
         cancel: Cancel,
     ) -> Result<Report, RunError> {
         let state = |source| RunError::State { run: run.clone(), source };
+        let turn = self.turn(pipeline, run, &start.actor)?;
         let dir = self.state.run(run);
         dir.create().map_err(state)?;
         let guard = dir.lock().map_err(state)?.ok_or_else(|| RunError::Busy { run: run.clone() })?;
@@ -258,7 +272,7 @@ impl Setup {
         };
         journal.fail_at(Faults::among(&self.resources).crash);
         journal.append_synced(&record).map_err(state)?;
-        self.work(pipeline, shared, reads, journal, &Prior::default(), guard, cancel).await
+        self.work(pipeline, shared, reads, journal, &Prior::default(), (guard, turn), cancel).await
     }
 
     /// Goes on with a run from its journal. The pipeline must have been built from the inputs recorded there.
@@ -274,6 +288,7 @@ impl Setup {
         // Read before the directory is touched: a run that is not there is not made by asking for it.
         crate::journal::read(&dir.journal(), run)?;
         let guard = dir.lock().map_err(state)?.ok_or_else(|| RunError::Busy { run: run.clone() })?;
+        let turn = self.turn(pipeline, run, actor)?;
         let (mut journal, read) = Journal::open(&dir.journal(), run, Arc::clone(&self.clock))?;
         let mut prior = Prior::of(&read.entries);
         if let Some(outcome @ RunOutcome::Succeeded) = prior.ended {
@@ -289,7 +304,20 @@ impl Setup {
         self.same_sources(pipeline, run, then, &reads, &prior)?;
         journal.fail_at(Faults::among(&self.resources).crash);
         journal.append_synced(&Record::Resumed { actor: actor.to_owned() }).map_err(state)?;
-        self.work(pipeline, shared, reads, journal, &prior, guard, cancel).await
+        self.work(pipeline, shared, reads, journal, &prior, (guard, turn), cancel).await
+    }
+
+    /// The right to work on a run of this pipeline; checks alone get in nobody's way.
+    fn turn(&self, pipeline: &Pipeline, run: &RunId, actor: &str) -> Result<Option<Turn>, RunError> {
+        if pipeline.nodes.iter().all(|node| node.kind != Kind::Effect) {
+            return Ok(None);
+        }
+        let (actor, since) = (actor.to_owned(), (self.clock)());
+        let holder = Holder { run: run.clone(), actor, pid: std::process::id(), since };
+        turn::take(&self.state, &pipeline.name, &holder).map(Some).map_err(|no| match no {
+            NoTurn::Held(by) => RunError::Turn { pipeline: pipeline.name.clone(), by },
+            NoTurn::Io(source) => RunError::State { run: run.clone(), source },
+        })
     }
 
     fn same_sources(
@@ -319,7 +347,7 @@ impl Setup {
         reads: Vec<Option<Reads>>,
         journal: Journal,
         prior: &Prior,
-        guard: RunLock,
+        guards: (RunLock, Option<Turn>),
         cancel: Cancel,
     ) -> Result<Report, RunError> {
         let run = shared.run.clone();
@@ -355,7 +383,7 @@ impl Setup {
             journal.head()
         };
         self.state.set_head(head, &run).map_err(state)?;
-        drop(guard);
+        drop(guards);
         self.observer.event(&Event::RunEnded { run: run.clone(), outcome, millis });
         Ok(Report { run, outcome, steps: step_reports(&pipeline.nodes, execution.ended), stuck, changed, millis })
     }

@@ -4,6 +4,7 @@
 //! STATE/runs/<run>/journal.jsonl   the journal
 //! STATE/runs/<run>/lock            held by the process that works on the run
 //! STATE/runs/<run>/logs/           one file per step
+//! STATE/turns/<pipeline>           held by the process that works on a run of it
 //! STATE/bin/<fingerprint>          executables, one per build
 //! STATE/head                       the head of the newest ended journal, and its run
 //! ```
@@ -90,9 +91,10 @@ impl RunDir {
         self.path.join("journal.jsonl")
     }
 
-    /// Makes the directory.
+    /// Makes the directory, durably: what is synced into it later must not lack its own name after a loss of power.
     pub fn create(&self) -> io::Result<()> {
-        create_private(&self.path.join("logs"))
+        create_private(&self.path.join("logs"))?;
+        self.path.parent().map_or(Ok(()), |runs| File::open(runs)?.sync_all())
     }
 
     /// Takes the run's lock; `None` when another process works on it.

@@ -248,10 +248,10 @@ async fn a_cut_over_under_load_loses_no_request_and_closes_no_connection() {
 }
 
 /// Ten requests wait on blue while the table changes to green and blue is drained. How many of them were answered.
-async fn slow_requests_at_a_cut_over(options: ProxyOptions) -> usize {
+async fn slow_requests_at_a_cut_over(limit: Duration) -> usize {
     let gate = Arc::new(Semaphore::new(0));
     let (blue, green) = (app("blue", Arc::clone(&gate)).await, app("green", open_gate()).await);
-    let proxy = Proxy::start(options).await;
+    let proxy = Proxy::start(ProxyOptions::default()).await;
     proxy.client.route(table(1, backend(Slot::Blue, &[blue]), |_| ())).await.unwrap();
     let address = proxy.address;
     let slow: Vec<_> = (0..10)
@@ -260,7 +260,7 @@ async fn slow_requests_at_a_cut_over(options: ProxyOptions) -> usize {
     proxy.until(Slot::Blue, |s| s.in_flight == 10).await;
     proxy.client.route(table(2, backend(Slot::Green, &[green]), |_| ())).await.unwrap();
     let client = Arc::clone(&proxy.client);
-    let drain = tokio::spawn(async move { client.drain(&key(), Slot::Blue, PATIENCE).await.unwrap() });
+    let drain = tokio::spawn(async move { client.drain(&key(), Slot::Blue, limit).await.unwrap() });
     let mut caller = Caller::new(address).await;
     for _ in 0..100 {
         assert_eq!(caller.get("/").await.body, "green");
@@ -277,13 +277,12 @@ async fn slow_requests_at_a_cut_over(options: ProxyOptions) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_requests_finish_on_the_old_slot_while_new_ones_go_to_the_new() {
-    assert_eq!(slow_requests_at_a_cut_over(ProxyOptions::default()).await, 10);
+    assert_eq!(slow_requests_at_a_cut_over(PATIENCE).await, 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_draining_the_same_cut_over_loses_requests() {
-    let options = ProxyOptions { drain: false, ..ProxyOptions::default() };
-    assert_eq!(slow_requests_at_a_cut_over(options).await, 0);
+    assert_eq!(slow_requests_at_a_cut_over(Duration::ZERO).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -571,7 +570,7 @@ async fn paused_requests_wait_for_the_next_table_and_those_beyond_the_bounds_get
 #[tokio::test]
 async fn an_answer_that_takes_too_long_is_504_and_connections_beyond_the_bound_are_shed() {
     let blue = app("blue", Arc::new(Semaphore::new(0))).await;
-    let proxy = Proxy::start(ProxyOptions { max_connections: 1, ..ProxyOptions::default() }).await;
+    let proxy = Proxy::start(ProxyOptions { max_connections: 1 }).await;
     proxy.client.route(table(1, backend(Slot::Blue, &[blue]), |r| r.request_timeout_ms = 50)).await.unwrap();
     let mut caller = Caller::new(proxy.address).await;
     assert_eq!(caller.get("/slow").await.status, 504);

@@ -30,8 +30,6 @@ pub(crate) struct Rendered {
     pub services: Vec<ResolvedService>,
     /// How the deployment is judged.
     pub policy: Policy,
-    /// `--no-drain`.
-    pub no_drain: bool,
 }
 
 impl Rendered {
@@ -49,6 +47,7 @@ impl Rendered {
             max_error_pct: slo.max_error_pct,
             max_p99_ms: Some(slo.max_p99.millis()),
             probes_per_second: u32::from(slo.probe_rate),
+            drain: !inputs.options.no_drain,
             ..Policy::default()
         };
         Ok(Self {
@@ -58,7 +57,6 @@ impl Rendered {
             actor: inputs.actor.clone(),
             services,
             policy,
-            no_drain: inputs.options.no_drain,
         })
     }
 

@@ -42,9 +42,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How a proxy runs.
 #[derive(Debug, Clone, Copy)]
 pub struct ProxyOptions {
-    /// Whether a drain waits for what is in flight. `false` cuts it off, and exists so that tests can show that it is
-    /// the draining that prevents failures.
-    pub drain: bool,
     /// Client connections at a time; one more gets 503 and is closed. The default, 20 000, needs with one upstream
     /// connection each 40 000 descriptors, which the usual hard limit of 524 288 (and the memory of small machines,
     /// at some 20 kB a connection) allows; with a lower limit on descriptors the bound is lowered to fit.
@@ -53,7 +50,7 @@ pub struct ProxyOptions {
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        Self { drain: true, max_connections: 20_000 }
+        Self { max_connections: 20_000 }
     }
 }
 
@@ -85,7 +82,7 @@ pub async fn serve(control: StdUnixStream, socket_path: &Path, options: ProxyOpt
     control.set_nonblocking(true).map_err(ProxyError::Control)?;
     let control = UnixStream::from_std(control).map_err(ProxyError::Control)?;
     let max_connections = options.max_connections.min(connections_that_fit(raise_descriptor_limit()));
-    let state = State::new(ProxyOptions { max_connections, ..options });
+    let state = State::new(ProxyOptions { max_connections });
     let (answers, mut drained) = mpsc::channel(MAX_DRAINS);
     let mut supervisor = Some(Supervisor { stream: control, inbox: Inbox::default(), number: 0 });
     let mut connected = 0;

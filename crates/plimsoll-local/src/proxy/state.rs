@@ -162,7 +162,8 @@ impl State {
         lock(&self.counters).iter().map(|((key, slot), counters)| counters.snapshot(key.clone(), *slot)).collect()
     }
 
-    /// Begins to empty a slot. An error says why not; else what returns waits for the end.
+    /// Begins to empty a slot, or with a limit of zero cuts off what is in flight. An error says why not; else what returns
+    /// waits for the end.
     pub(crate) fn drain(
         &self,
         key: &ListenerKey,
@@ -177,7 +178,7 @@ impl State {
         let draining: Vec<Arc<Target>> =
             targets.iter().filter_map(Weak::upgrade).filter(|t| t.key == *key && t.slot() == slot).collect();
         drop(targets);
-        let first = if self.options.drain { Phase::Draining } else { Phase::Cut };
+        let first = if limit.is_zero() { Phase::Cut } else { Phase::Draining };
         for target in &draining {
             target.advance(first);
         }

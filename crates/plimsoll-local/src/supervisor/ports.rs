@@ -68,7 +68,7 @@ fn owners(inodes: &BTreeSet<u64>) -> Vec<u32> {
 /// The inodes of the sockets that listen on `port`, from the rows of a `/proc/net/tcp` table.
 ///
 /// The kernel lists the listening sockets first. What follows is not read: with the connections of a busy proxy, most of
-/// them in TIME_WAIT, the whole table takes up to a second.
+/// them in `TIME_WAIT`, the whole table takes up to a second.
 fn listening_inodes(table: impl BufRead, port: u16) -> Vec<u64> {
     let suffix = format!(":{port:04X}");
     let rows = table.lines().map_while(Result::ok).skip(1);

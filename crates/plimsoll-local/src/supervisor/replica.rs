@@ -15,7 +15,7 @@ use plimsoll_process::{Adopted, ExitSeen, end_marked};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, sleep},
 };
 
 /// What a keeper knows about its replica now.
@@ -70,6 +70,10 @@ pub(crate) enum Begin {
     /// The state names no process that still runs; one may have been started without being recorded.
     Sweep { crashes: u32 },
 }
+
+/// How many times rarer a replica is asked once it is ready. That its process ended is seen at once anyway, and asking
+/// eight replicas ten times a second is a tenth of a core.
+const STEADY: u32 = 10;
 
 /// How often a log's size is looked at: a replica that writes 100 MB/s overshoots by half a gigabyte at most.
 const ROTATION: Duration = Duration::from_secs(5);
@@ -270,13 +274,11 @@ async fn ask(
 ) {
     let deadline = Instant::now() + Duration::from_millis(health.deadline_ms);
     // Asking more often than every 10 ms would be load, not health.
-    let mut ticks = interval(Duration::from_millis(health.interval_ms.max(10)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let eager = Duration::from_millis(health.interval_ms.max(10));
     let slot = &key.slot;
     let log = supervisor.paths.replica_log(&slot.environment, &slot.service, slot.slot, key.n);
     let mut rotated = Instant::now();
     loop {
-        ticks.tick().await;
         let answer = probe::status(port, &health.path).await;
         let mut ready = matches!(answer, Ok(200));
         let mut reason = answer.map_or_else(|e| e.to_string(), |status| format!("{} answered {status}", health.path));
@@ -308,6 +310,7 @@ async fn ask(
                 tracing::error!(%error, path = %log.display(), "cannot rotate a log");
             }
         }
+        sleep(if ready { eager * STEADY } else { eager }).await;
     }
 }
 

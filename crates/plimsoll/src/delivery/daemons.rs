@@ -11,14 +11,10 @@ use tracing_subscriber::filter::LevelFilter;
 pub(crate) const SUPERVISOR: &str = "__supervisor";
 const PROXY: &str = "__proxy";
 const REGISTRY: &str = "__registry";
-/// Requests in flight are cut off instead of drained: for tests that show what draining is for.
-const NO_DRAIN: &str = "--no-drain";
 
 /// How the supervisor of `state` is started from `program`.
-pub(crate) fn supervisor_launch(program: &Path, state: &Path, no_drain: bool) -> Launch {
-    let mut args = vec![SUPERVISOR.to_owned(), state.display().to_string()];
-    args.extend(no_drain.then(|| NO_DRAIN.to_owned()));
-    Launch { program: program.to_owned(), args }
+pub(crate) fn supervisor_launch(program: &Path, state: &Path) -> Launch {
+    Launch { program: program.to_owned(), args: vec![SUPERVISOR.to_owned(), state.display().to_string()] }
 }
 
 /// How the embedded registry over `root` is started from `program`.
@@ -33,15 +29,14 @@ pub(crate) fn hidden(args: &[OsString]) -> Option<ExitCode> {
         return None;
     }
     let place = args.get(1).map_or(Path::new(""), Path::new);
-    let no_drain = args.iter().any(|a| a == NO_DRAIN);
     // Standard error of these processes is their log file.
     tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_ansi(false).with_writer(std::io::stderr).init();
     let result =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
             runtime.block_on(async {
                 match verb {
-                    SUPERVISOR => supervise(place, no_drain).await,
-                    PROXY => route(place, no_drain).await,
+                    SUPERVISOR => supervise(place).await,
+                    PROXY => route(place).await,
                     _ => serve_registry(place).await,
                 }
             })
@@ -57,17 +52,15 @@ pub(crate) fn hidden(args: &[OsString]) -> Option<ExitCode> {
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-async fn supervise(state: &Path, no_drain: bool) -> Outcome {
-    let mut args = vec![PROXY.to_owned(), state.display().to_string()];
-    args.extend(no_drain.then(|| NO_DRAIN.to_owned()));
+async fn supervise(state: &Path) -> Outcome {
+    let args = vec![PROXY.to_owned(), state.display().to_string()];
     let proxy = Launch { program: std::env::current_exe()?, args };
     Ok(supervisor::serve(LocalPaths::new(state), Options { proxy }).await?)
 }
 
-async fn route(state: &Path, no_drain: bool) -> Outcome {
+async fn route(state: &Path) -> Outcome {
     let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let options = proxy::ProxyOptions { drain: !no_drain, ..proxy::ProxyOptions::default() };
-    Ok(proxy::serve(control, &LocalPaths::new(state).proxy_socket(), options).await?)
+    Ok(proxy::serve(control, &LocalPaths::new(state).proxy_socket(), proxy::ProxyOptions::default()).await?)
 }
 
 async fn serve_registry(root: &Path) -> Outcome {

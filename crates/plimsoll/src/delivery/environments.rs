@@ -11,13 +11,13 @@ use std::{process::ExitCode, sync::Arc};
 
 pub(crate) fn target(session: &Session, name: &str) -> Result<Arc<LocalTarget>, CliError> {
     let name = session.environment_name(name)?;
-    let mut delivery = Delivery::open(session, false)?;
+    let mut delivery = Delivery::open(session)?;
     Ok(delivery.targets.remove(&name).expect("every configured environment has a target"))
 }
 
 /// Sends the declared smoke requests of what is live to where users reach it.
 pub(crate) async fn smoke(session: &Session, name: &str) -> Result<ExitCode, CliError> {
-    let delivery = Delivery::open(session, false)?;
+    let delivery = Delivery::open(session)?;
     let environment = session.environment_name(name)?;
     let target = &delivery.targets[&environment];
     let seen = target.peek().await.map_err(|e| StepError::of(&e))?;
@@ -68,7 +68,7 @@ pub(crate) async fn start(session: &Session, name: &str) -> Result<ExitCode, Cli
 
 /// Ends everything that runs on this machine for this project; the state stays.
 pub(crate) async fn down(session: &Session) -> Result<ExitCode, CliError> {
-    let delivery = Delivery::open(session, false)?;
+    let delivery = Delivery::open(session)?;
     if let Some(target) = delivery.targets.values().next() {
         target.down().await.map_err(|e| StepError::of(&e))?;
     }

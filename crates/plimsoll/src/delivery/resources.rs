@@ -26,7 +26,7 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// Clients for all configured environments.
-    pub(crate) fn open(session: &Session, no_drain: bool) -> Result<Self, StepError> {
+    pub(crate) fn open(session: &Session) -> Result<Self, StepError> {
         let options = ClientOptions { follow_redirects: false, ..ClientOptions::default() };
         let http = Client::new(&options).map_err(|e| StepError::of(&e))?;
         let registry = RegistryClient::new(http.clone(), registry_options(&session.environment));
@@ -37,7 +37,7 @@ impl Delivery {
             .map_err(|e| StepError::external("cannot keep this executable for the supervisor").caused_by(&e))?;
         let paths = LocalPaths::new(session.state.path());
         let images = Arc::new(OciImages::new(&paths, registry.clone()));
-        let launch = daemons::supervisor_launch(&program, session.state.path(), no_drain);
+        let launch = daemons::supervisor_launch(&program, session.state.path());
         let secrets = secrets(&session.environment, session.root.clone());
         let mut targets = BTreeMap::new();
         for (name, environment) in &session.config.environments {
@@ -93,7 +93,7 @@ pub(crate) async fn resources(
     inputs: &Inputs,
     workspace: &Workspace,
 ) -> Result<Resources, StepError> {
-    let delivery = Delivery::open(session, inputs.options.no_drain)?;
+    let delivery = Delivery::open(session)?;
     let store = BlobStore::open(session.cache.join("cache/blobs")).map_err(|e| StepError::of(&e))?;
     let origins =
         Origins::load(workspace, inputs.config(), &session.environment, &inputs.source, &session.cache).await?;

@@ -48,7 +48,7 @@ struct ServiceStatus {
 
 /// Prints the status of all environments.
 pub(crate) async fn status(session: &Session) -> Result<ExitCode, CliError> {
-    let delivery = Delivery::open(session, false)?;
+    let delivery = Delivery::open(session)?;
     let mut environments = Vec::new();
     for (name, target) in &delivery.targets {
         let seen = target.peek().await.map_err(|e| StepError::of(&e))?;
