@@ -168,7 +168,7 @@ async fn stale(f: &dyn Fixture) {
         let TargetError::Stale { expected, current, .. } = error else { panic!("refused as stale: {error}") };
         assert_eq!((expected, current), (Generation(generation), Generation(1)));
     }
-    assert!(f.target().stop(Generation(0), "ann", "test").await.is_err(), "stop is fenced too");
+    assert!(f.target().stop(Generation(0), "ann", None).await.is_err(), "stop is fenced too");
     assert_eq!(look(f).await.live, before.live);
 }
 
@@ -239,14 +239,22 @@ async fn idle_drain(f: &dyn Fixture) {
 async fn stop_start(f: &dyn Fixture) {
     let one = first(f, f.traffic(1)).await;
     let before = look(f).await.live;
-    let stopped = f.target().stop(Generation(1), "ann", "an exercise").await.expect("stopped");
+    let stopped = f.target().stop(Generation(1), "ann", Some("an exercise")).await.expect("stopped");
     assert!(stopped > Generation(1), "a stop is a change");
     let name = &one.services[0].name;
     let ended = |seen: &Observation| seen.services[name].live.as_ref().is_none_or(|s| s.ready == 0);
     let seen = until(f, "a stopped environment ends", |seen| seen.stopped && ended(seen)).await;
     assert_eq!(seen.live, before, "the record stays");
-    f.target().start(stopped, "ann").await.expect("started");
+    let by = seen.switched.map(|s| (s.stopped, s.actor, s.reason));
+    assert_eq!(
+        by,
+        Some((true, "ann".to_owned(), Some("an exercise".to_owned()))),
+        "who stopped it, and why, is recorded"
+    );
+    f.target().start(stopped, "ben").await.expect("started");
     until(f, "a started environment serves again", |seen| !seen.stopped && !ended(seen)).await;
+    let by = look(f).await.switched.map(|s| (s.stopped, s.actor));
+    assert_eq!(by, Some((false, "ben".to_owned())), "who started it again is recorded");
     serves(f, &one.services[0], 1).await;
 }
 

@@ -3,7 +3,7 @@
 //! Time is tokio's, so that tests may pause it. It answers requests too, as a [`Prober`].
 
 use crate::{
-    observation::{LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView},
+    observation::{LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched},
     probe::{Answer, Prober},
     spec::{Activation, Release, ServiceSpec, SmokeRequest},
     target::{CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Probed, Target, TargetError, TargetKind},
@@ -57,6 +57,7 @@ struct State {
     history: Vec<ReleaseRecord>,
     services: BTreeMap<ServiceName, Service>,
     stopped: bool,
+    switched: Option<Switched>,
     lock: Option<(LockView, Instant)>,
     faults: Vec<Fault>,
     calls: Vec<String>,
@@ -115,6 +116,7 @@ impl FakeTarget {
             history: Vec::new(),
             services: BTreeMap::new(),
             stopped: false,
+            switched: None,
             lock: None,
             faults: Vec::new(),
             calls: Vec::new(),
@@ -168,6 +170,7 @@ impl FakeTarget {
             history: state.history.clone(),
             services,
             stopped,
+            switched: state.switched.clone(),
             lock: state.lock.as_ref().filter(|(_, until)| *until > Instant::now()).map(|(view, _)| view.clone()),
         })
     }
@@ -237,13 +240,15 @@ impl FakeTarget {
         Ok(Answer { status, body, ..Answer::default() })
     }
 
-    fn restart(&self, from: Generation, stopped: bool) -> Result<Generation, TargetError> {
+    fn restart(&self, from: Generation, switch: impl FnOnce(Timestamp) -> Switched) -> Result<Generation, TargetError> {
         let mut state = self.state();
         if from != state.generation {
             return Err(self.stale(from, state.generation));
         }
-        if state.stopped != stopped {
-            state.stopped = stopped;
+        let switched = switch(state.now());
+        if state.stopped != switched.stopped {
+            state.stopped = switched.stopped;
+            state.switched = Some(switched);
             state.generation = from.next();
         }
         Ok(state.generation)
@@ -447,12 +452,14 @@ impl Target for FakeTarget {
         ready(Ok(()))
     }
 
-    fn stop<'a>(&'a self, from: Generation, _: &'a str, _: &'a str) -> Fut<'a, Generation> {
-        ready(self.restart(from, true))
+    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: Option<&'a str>) -> Fut<'a, Generation> {
+        let (actor, reason) = (actor.to_owned(), reason.map(str::to_owned));
+        ready(self.restart(from, |at| Switched { stopped: true, actor, reason, at }))
     }
 
-    fn start<'a>(&'a self, from: Generation, _: &'a str) -> Fut<'a, Generation> {
-        ready(self.restart(from, false))
+    fn start<'a>(&'a self, from: Generation, actor: &'a str) -> Fut<'a, Generation> {
+        let actor = actor.to_owned();
+        ready(self.restart(from, |at| Switched { stopped: false, actor, reason: None, at }))
     }
 
     fn traffic<'a>(&'a self, _: &'a ServiceName, _: Slot) -> Fut<'a, Probed> {

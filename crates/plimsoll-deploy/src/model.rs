@@ -166,6 +166,7 @@ impl Model {
             history: world.history.iter().map(|r| self.record(r)).collect(),
             services,
             stopped: false,
+            switched: None,
             lock: None,
         }
     }

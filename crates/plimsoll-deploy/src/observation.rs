@@ -20,6 +20,8 @@ pub struct Observation {
     pub services: BTreeMap<ServiceName, ServiceView>,
     /// Whether the environment was stopped on purpose.
     pub stopped: bool,
+    /// Who stopped it last, or started it again since.
+    pub switched: Option<Switched>,
     /// Who holds the environment's lock.
     pub lock: Option<LockView>,
 }
@@ -86,6 +88,19 @@ pub struct ServiceRecord {
     pub slot: Slot,
     /// What it ran.
     pub spec: ServiceSpec,
+}
+
+/// An environment's last stop, or the start after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switched {
+    /// Whether it was a stop.
+    pub stopped: bool,
+    /// Who asked for it.
+    pub actor: String,
+    /// Why, where that was said.
+    pub reason: Option<String>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// The holder of an environment's lock.

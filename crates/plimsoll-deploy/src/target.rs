@@ -224,7 +224,7 @@ pub trait Target: Send + Sync {
     fn retire<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, ()>;
 
     /// Ends every process of the environment but keeps its record: the emergency stop.
-    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: &'a str) -> Fut<'a, Generation>;
+    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: Option<&'a str>) -> Fut<'a, Generation>;
 
     /// Starts a stopped environment again, as it was.
     fn start<'a>(&'a self, from: Generation, actor: &'a str) -> Fut<'a, Generation>;

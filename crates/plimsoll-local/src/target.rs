@@ -182,9 +182,9 @@ impl Target for LocalTarget {
         Box::pin(async move { self.verb(Verb::Retire { service: service.clone(), slot }).await.map(drop) })
     }
 
-    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: &'a str) -> Fut<'a, Generation> {
+    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: Option<&'a str>) -> Fut<'a, Generation> {
         Box::pin(async move {
-            let verb = Verb::Stop { from, actor: actor.to_owned(), reason: reason.to_owned() };
+            let verb = Verb::Stop { from, actor: actor.to_owned(), reason: reason.map(str::to_owned) };
             expect!(self.verb(verb).await?, Generation)
         })
     }

@@ -1,4 +1,5 @@
 //! `promote`: an approved release into its environment, by a measured cut-over that checks the approval once more inside.
+//! When a later step of the run fails, what served before is put back.
 
 use crate::{
     approve::{Subject, still_holds},
@@ -6,8 +7,9 @@ use crate::{
     environment::{Approval, Deployed, Environment},
     inputs::Inputs,
     release::Rendered,
+    targets::Targets,
 };
-use plimsoll_deploy::Goal;
+use plimsoll_deploy::{Change, Goal, ReleaseRecord};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use serde::Serialize;
 use std::marker::PhantomData;
@@ -61,5 +63,27 @@ impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
         };
         let outcome = deploying::reach(cx, &E::name(), &goal, &self.rendered.policy, &gate).await?;
         Ok(Deployed::prove(approval.pushed().clone(), Some(record), outcome))
+    }
+
+    fn undone_on_failure(&self) -> bool {
+        true
+    }
+
+    async fn undo(&self, cx: &Cx, approval: Approval<E>, _: Deployed<E>) -> Result<(), StepError> {
+        let goal = self.goal(cx, &approval)?;
+        let seen = cx.resource::<Targets>()?.get(&E::name())?.observe().await.map_err(|e| StepError::of(&e))?;
+        let by_us = |record: &ReleaseRecord| record.run == *cx.run();
+        // What another run has put there since stays.
+        if !seen.live.is_some_and(|live| by_us(&live) && goal.is_served_by(&live)) {
+            return Ok(());
+        }
+        let Some(record) = seen.history.into_iter().find(|record| !by_us(record)) else {
+            cx.note(format!("{} stays: nothing served in {} before it", self.rendered.version, E::NAME));
+            return Ok(());
+        };
+        cx.note(format!("{} goes back to {}", E::NAME, record.version));
+        let back = Goal::PutBack { record, change: Change::AutomaticReturn, by: goal.owner() };
+        let policy = self.rendered.policy.without_watch();
+        deploying::reach(cx, &E::name(), &back, &policy, &|_, _| Ok(())).await.map(drop)
     }
 }

@@ -8,10 +8,10 @@ use crate::{
     release::Rendered,
     targets::Targets,
 };
-use plimsoll_deploy::{Change, Goal, LockOwner, Observation, Outcome, Policy, ReleaseRecord};
+use plimsoll_deploy::{Change, Goal, LockOwner, Observation, Outcome, ReleaseRecord};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use serde::Serialize;
-use std::{marker::PhantomData, time::Duration};
+use std::marker::PhantomData;
 
 /// Picks the release to put back: the last one before the present, or the one of the version asked for.
 #[derive(Debug, Serialize)]
@@ -121,8 +121,7 @@ impl<E: Environment> Effect for Rollback<E> {
     }
 
     async fn act(&self, cx: &Cx, record: ReleaseRecord) -> Result<Outcome, StepError> {
-        // Whoever rolls back is in a hurry, and the release served well before: it is not watched first.
-        let policy = Policy { watch: Duration::ZERO, ..self.rendered.policy.clone() };
+        let policy = self.rendered.policy.without_watch();
         deploying::reach(cx, &E::name(), &self.goal(cx, &record), &policy, &|_, _| Ok(())).await
     }
 }
@@ -154,6 +153,7 @@ mod tests {
             history,
             services: BTreeMap::new(),
             stopped: false,
+            switched: None,
             lock: None,
         }
     }

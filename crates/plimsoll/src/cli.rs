@@ -150,6 +150,9 @@ pub(crate) enum Command {
     Stop {
         /// The environment
         env: String,
+        /// Why; `status` shows it
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
     /// Start an environment's services again
     Start {

@@ -27,7 +27,7 @@ pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCo
         Command::Smoke { env } => runtime.block_on(environments::smoke(session, env))?,
         Command::Rollback(args) if args.dry_run => runtime.block_on(rollback::dry_run(session, args))?,
         Command::Notify { message } => runtime.block_on(notify::notify(session, message.as_deref()))?,
-        Command::Stop { env } => runtime.block_on(environments::stop(session, env))?,
+        Command::Stop { env, reason } => runtime.block_on(environments::stop(session, env, reason.as_deref()))?,
         Command::Start { env } => runtime.block_on(environments::start(session, env))?,
         Command::Down => runtime.block_on(environments::down(session))?,
         _ => return Ok(None),

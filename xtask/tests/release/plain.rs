@@ -184,8 +184,9 @@ fn cleaning_the_clone_loses_nothing_that_is_live() {
 fn stopped_environments_are_started_again_as_they_were() {
     let place = Place::released();
     let url = place.status().live("production").url("web").to_owned();
-    place.run(&["stop", "production"]).expect(0);
+    place.run(&["stop", "production", "--reason", "the till is on fire"]).expect(0);
     assert!(version_at(&url).is_err());
+    place.run(&["status"]).expect(0).says("STOPPED").says("stopped by ada@example.org").says("the till is on fire");
     place.run(&["smoke", "production"]).expect(1);
     place.run(&["start", "production"]).expect(0);
     place.status().live("production").answers();

@@ -295,7 +295,7 @@ async fn a_run_whose_release_was_replaced_by_another_run_does_not_put_it_back_wh
 #[tokio::test(start_paused = true)]
 async fn a_stopped_environment_is_not_deployed_to() {
     let target = first().await;
-    target.stop(Generation(1), "ann", "an exercise").await.unwrap();
+    target.stop(Generation(1), "ann", Some("an exercise")).await.unwrap();
     let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
     assert!(matches!(error, DriveError::Refused(Refusal::Stopped { .. })), "{error:?}");
 }

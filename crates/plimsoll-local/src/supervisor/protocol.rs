@@ -41,7 +41,7 @@ pub(crate) enum Verb {
     CutOver(Box<CutOver>),
     Drain { service: ServiceName, slot: Slot, deadline_ms: u64 },
     Retire { service: ServiceName, slot: Slot },
-    Stop { from: Generation, actor: String, reason: String },
+    Stop { from: Generation, actor: String, reason: Option<String> },
     Start { from: Generation, actor: String, secrets: BTreeMap<ServiceName, SecretValues> },
     Traffic { service: ServiceName, slot: Slot },
     Logs { service: ServiceName, slot: Slot, lines: usize },

@@ -4,7 +4,7 @@
 
 use crate::{images::Rootfs, supervisor::paths::replace_file};
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp};
-use plimsoll_deploy::{LockView, Release, ReleaseRecord, ServiceSpec};
+use plimsoll_deploy::{LockView, Release, ReleaseRecord, ServiceSpec, Switched};
 use plimsoll_process::Detached;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -47,6 +47,8 @@ pub(crate) struct EnvironmentState {
     pub(crate) live: Option<ReleaseRecord>,
     pub(crate) history: Vec<ReleaseRecord>,
     pub(crate) stopped: bool,
+    #[serde(default)]
+    pub(crate) switched: Option<Switched>,
     pub(crate) lock: Option<LockView>,
     pub(crate) services: BTreeMap<ServiceName, ServiceState>,
 }

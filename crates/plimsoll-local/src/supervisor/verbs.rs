@@ -14,7 +14,7 @@ use crate::{
     },
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName};
-use plimsoll_deploy::{Activation, DrainReport, LockOutcome, LockOwner, SlotView, TargetError};
+use plimsoll_deploy::{Activation, DrainReport, LockOutcome, LockOwner, SlotView, Switched, TargetError};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -68,11 +68,11 @@ async fn change(supervisor: &Arc<Supervisor>, name: &EnvironmentName, verb: Verb
         }
         Verb::Stop { from, actor, reason } => {
             tracing::warn!(environment = %name, actor, reason, "stop");
-            stop(supervisor, name, from).await.map(Answer::Generation)
+            stop(supervisor, name, from, switched(true, actor, reason)).await.map(Answer::Generation)
         }
         Verb::Start { from, actor, secrets } => {
             tracing::info!(environment = %name, actor, "start");
-            start(supervisor, name, from, secrets).await.map(Answer::Generation)
+            start(supervisor, name, from, switched(false, actor, None), secrets).await.map(Answer::Generation)
         }
         other => Err(refused(format!("{other:?}"), "it changes nothing")),
     }
@@ -257,10 +257,15 @@ pub(crate) async fn slots(supervisor: &Supervisor, name: &EnvironmentName) -> Ve
     all
 }
 
+fn switched(stopped: bool, actor: String, reason: Option<String>) -> Switched {
+    Switched { stopped, actor, reason, at: now() }
+}
+
 async fn stop(
     supervisor: &Arc<Supervisor>,
     name: &EnvironmentName,
     from: Generation,
+    switched: Switched,
 ) -> Result<Generation, TargetError> {
     let environment = supervisor.environment(name).await;
     let next = advance(name, &environment, from)?;
@@ -272,6 +277,7 @@ async fn stop(
         .change(|state| {
             let environment = state.environments.entry(name.clone()).or_default();
             environment.stopped = true;
+            environment.switched = Some(switched);
             environment.generation = next;
             Ok(())
         })
@@ -311,6 +317,7 @@ async fn start(
     supervisor: &Arc<Supervisor>,
     name: &EnvironmentName,
     from: Generation,
+    switched: Switched,
     mut secrets: BTreeMap<ServiceName, SecretValues>,
 ) -> Result<Generation, TargetError> {
     let environment = supervisor.environment(name).await;
@@ -327,6 +334,7 @@ async fn start(
         .change(|state| {
             let environment = state.environments.entry(name.clone()).or_default();
             environment.stopped = false;
+            environment.switched = Some(switched);
             environment.generation = next;
             Ok(())
         })

@@ -21,7 +21,7 @@ pub(crate) fn show(
     environment: EnvironmentState,
     statuses: &dyn Fn(&SlotKey) -> Vec<Status>,
 ) -> Observation {
-    let EnvironmentState { generation, live, history, stopped, lock, services } = environment;
+    let EnvironmentState { generation, live, history, stopped, switched, lock, services } = environment;
     let service = |(service, of): (&ServiceName, &ServiceState)| {
         let view = |slot: Slot| {
             let key = SlotKey { environment: name.clone(), service: service.clone(), slot };
@@ -34,7 +34,7 @@ pub(crate) fn show(
         (service.clone(), ServiceView { live: of.live.and_then(view), standby, url: of.public_port.map(url) })
     };
     let services = services.iter().map(service).collect();
-    Observation { environment: name.clone(), generation, live, history, services, stopped, lock }
+    Observation { environment: name.clone(), generation, live, history, services, stopped, switched, lock }
 }
 
 /// What stands in one slot.

@@ -324,8 +324,8 @@ async fn a_torn_state_file_gives_way_to_the_one_before_it(world: Arc<World>) {
 async fn a_stopped_environment_answers_503_and_starts_again(world: Arc<World>) {
     world.release(&release("1.0.0", vec![spec("api", &[]), worker(&[])]), Slot::Blue).await.unwrap();
     let pid = pid_in(&world.get("api", "/").await);
-    assert!(matches!(world.target.stop(Generation(0), "ann", "test").await, Err(TargetError::Stale { .. })));
-    assert_eq!(world.target.stop(Generation(1), "ann", "test").await.unwrap(), Generation(2));
+    assert!(matches!(world.target.stop(Generation(0), "ann", None).await, Err(TargetError::Stale { .. })));
+    assert_eq!(world.target.stop(Generation(1), "ann", None).await.unwrap(), Generation(2));
     assert!(!is_running(pid));
     assert_eq!(get(world.port("api").await, "/").await.unwrap().0, 503);
     let seen = world.target.observe().await.unwrap();

@@ -95,7 +95,7 @@ impl Target for Placed {
         self.fake.retire(service, slot)
     }
 
-    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: &'a str) -> Fut<'a, Generation> {
+    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: Option<&'a str>) -> Fut<'a, Generation> {
         self.fake.stop(from, actor, reason)
     }
 

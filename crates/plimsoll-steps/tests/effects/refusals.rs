@@ -108,6 +108,25 @@ async fn what_fails_its_smoke_test_in_staging_does_not_reach_production() {
 }
 
 #[tokio::test]
+async fn what_stops_answering_after_its_cut_over_gives_way_to_what_served_before() {
+    let port = Port::take();
+    let world = World::at(&port).await;
+    world.start(&Wish::default().release(), &run_id(1)).await;
+    let release = Wish { version: "1.1.0", ..Wish::default() }.release();
+    world.start_until(&release, &run_id(2), "promote[production]").await;
+    assert_eq!(served(&world).as_deref(), Some("1.1.0"));
+    world.production.fake.break_it(Fault::Answers500("1.1.0".to_owned()));
+    let report = world.resume(&release, &run_id(2)).await;
+    assert_eq!((report.outcome, report.stuck.len()), (RunOutcome::Failed, 0), "{report:?}");
+    says(&ending(&report, "smoke[production]"), &["GET /version", "500"]);
+    assert_eq!(served(&world).as_deref(), Some("1.0.0"));
+    let generation = look(&world.production).generation;
+    // Once more changes nothing, though what serves was put there by this very run.
+    world.resume(&release, &run_id(2)).await;
+    assert_eq!((served(&world).as_deref(), look(&world.production).generation), (Some("1.0.0"), generation));
+}
+
+#[tokio::test]
 async fn what_does_not_answer_before_the_cut_over_does_not_reach_staging_either() {
     let port = Port::take();
     let world = World::at(&port).await;

@@ -1,6 +1,5 @@
 //! `smoke`, `stop`, `start`, `down`: asking an environment whether it works, its emergency stop and the end of that, and the
-//! end of everything local. Who stopped or started it is in
-//! the target's log.
+//! end of everything local. The target records who stopped or started it.
 
 use super::resources::Delivery;
 use crate::{cli_error::CliError, session::Session};
@@ -36,7 +35,7 @@ pub(crate) async fn smoke(session: &Session, name: &str) -> Result<ExitCode, Cli
 }
 
 /// Ends all processes of an environment; its record stays.
-pub(crate) async fn stop(session: &Session, name: &str) -> Result<ExitCode, CliError> {
+pub(crate) async fn stop(session: &Session, name: &str, reason: Option<&str>) -> Result<ExitCode, CliError> {
     let target = target(session, name)?;
     let actor = session.actor().await;
     let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
@@ -44,8 +43,7 @@ pub(crate) async fn stop(session: &Session, name: &str) -> Result<ExitCode, CliE
         session.console.out(&format!("{name} is stopped already (generation {})\n", seen.generation));
         return Ok(ExitCode::SUCCESS);
     }
-    let generation =
-        target.stop(seen.generation, &actor, "asked for on the command line").await.map_err(|e| StepError::of(&e))?;
+    let generation = target.stop(seen.generation, &actor, reason).await.map_err(|e| StepError::of(&e))?;
     session
         .console
         .out(&format!("{name} stopped by {actor} (generation {generation}); again: cargo xtask start {name}\n"));

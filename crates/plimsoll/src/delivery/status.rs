@@ -2,7 +2,7 @@
 
 use super::resources::Delivery;
 use crate::{cli_error::CliError, session::Session};
-use plimsoll_deploy::{Observation, ReleaseRecord, TargetKind};
+use plimsoll_deploy::{Observation, ReleaseRecord, Switched, TargetKind};
 use plimsoll_engine::StepError;
 use serde::Serialize;
 use std::{fmt::Write, process::ExitCode};
@@ -19,6 +19,7 @@ struct EnvironmentStatus {
     target: TargetKind,
     generation: u64,
     stopped: bool,
+    switched: Option<Switched>,
     live: Option<LiveStatus>,
     lock: Option<plimsoll_deploy::LockView>,
 }
@@ -70,6 +71,7 @@ fn environment(name: &str, seen: Option<Observation>) -> EnvironmentStatus {
         target: TargetKind::Local,
         generation: 0,
         stopped: false,
+        switched: None,
         live: None,
         lock: None,
     };
@@ -77,6 +79,7 @@ fn environment(name: &str, seen: Option<Observation>) -> EnvironmentStatus {
     EnvironmentStatus {
         generation: seen.generation.0,
         stopped: seen.stopped,
+        switched: seen.switched.clone(),
         live: seen.live.as_ref().map(|live| live_status(live, &seen)),
         lock: seen.lock,
         ..nothing(name)
@@ -123,6 +126,10 @@ fn render(status: &Status) -> String {
             "{}: {} since {} (generation {}{stopped})",
             environment.name, live.version, live.since, environment.generation
         ));
+        if let Some(by) = environment.switched.as_ref().filter(|_| environment.stopped) {
+            let reason = by.reason.as_ref().map_or(String::new(), |r| format!(": {r}"));
+            say(format!("  stopped by {} at {}{reason}", by.actor, by.at.readable()));
+        }
         say(format!("  started by {}{approved}, run {}", live.started_by, live.run));
         for service in &live.services {
             let url = service.url.as_deref().unwrap_or("-");
@@ -206,6 +213,7 @@ mod tests {
             history: Vec::new(),
             services: BTreeMap::from([("api".parse().unwrap(), view)]),
             stopped: false,
+            switched: None,
             lock: None,
         }
     }
