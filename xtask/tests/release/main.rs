@@ -1,6 +1,7 @@
 //! Whole releases of a small shop, from the command line to what its users get: with real processes, a real registry and a
 //! real repository, and with the full executable as a person has it.
 
+mod docs;
 mod faults;
 mod fixture;
 mod gate;

@@ -11,6 +11,7 @@ use crate::{
 };
 use plimsoll_core::RunId;
 use plimsoll_engine::{Pipeline, Plan, system_clock};
+use plimsoll_steps::{Inputs, Workspace};
 use std::{process::ExitCode, sync::Arc};
 
 /// Whether the verb asks for a pipeline that only the full executable may have.
@@ -32,7 +33,7 @@ pub(crate) fn plan(
     pipeline: &str,
     format: Option<PlanFormat>,
 ) -> Result<ExitCode, CliError> {
-    let plan = running::runtime()?.block_on(planned(session, project, pipeline))?.0;
+    let plan = running::runtime()?.block_on(async { built(session, project, pipeline).await?.plan(session).await })?;
     let chosen = format.unwrap_or(if session.global.json { PlanFormat::Json } else { PlanFormat::Tree });
     session.console.out(&match chosen {
         PlanFormat::Tree => render::tree(&plan, session.mode.color),
@@ -57,11 +58,19 @@ pub(crate) fn explain(
     };
     let mut known = Vec::new();
     for name in names {
-        let (plan, whole) = runtime.block_on(planned(session, project, name))?;
-        let Some(found) = plan.steps.iter().find(|planned| &*planned.name == step) else {
-            known.extend(whole.step_names());
-            continue;
+        let built = match runtime.block_on(built(session, project, name)) {
+            Ok(built) => built,
+            Err(error) if pipeline.is_some() => return Err(error),
+            // One that needs more than a name, such as an environment, has nothing to explain.
+            Err(_) => continue,
         };
+        let names = built.pipeline.step_names();
+        if !names.iter().any(|name| name == step) {
+            known.extend(names);
+            continue;
+        }
+        let plan = runtime.block_on(built.plan(session))?;
+        let found = plan.steps.iter().find(|planned| &*planned.name == step).expect("the plan has all steps");
         let text = if session.global.json {
             let params: serde_json::Value = serde_json::from_str(&found.params).unwrap_or_default();
             let mut value = serde_json::to_value(found).expect("a planned step is plain data");
@@ -77,17 +86,29 @@ pub(crate) fn explain(
     Err(CliError::UnknownStep { step: step.to_owned(), known })
 }
 
-async fn planned(session: &Session, project: &Project, pipeline: &str) -> Result<(Plan, Pipeline), CliError> {
+/// A pipeline with what it was built from.
+struct Built {
+    inputs: Inputs,
+    workspace: Workspace,
+    pipeline: Pipeline,
+}
+
+impl Built {
+    async fn plan(self, session: &Session) -> Result<Plan, CliError> {
+        let reporter = Arc::new(RunReporter::new(session));
+        let setup = running::setup(session, &self.inputs, self.workspace, &reporter).await?;
+        Ok(setup.plan(&self.pipeline, &RunId::new(system_clock()(), 0))?)
+    }
+}
+
+async fn built(session: &Session, project: &Project, pipeline: &str) -> Result<Built, CliError> {
     let Some(name) = project.names().find(|name| *name == pipeline) else {
         let known = project.names().map(str::to_owned).collect();
         return Err(CliError::UnknownPipeline { pipeline: pipeline.to_owned(), known });
     };
     let (inputs, workspace) = session.inputs(Wanted { pipeline: name, ..Wanted::default() }).await?;
-    let built = project.build(&inputs)?;
-    let reporter = Arc::new(RunReporter::new(session));
-    let setup = running::setup(session, &inputs, workspace, &reporter).await?;
-    let plan = setup.plan(&built, &RunId::new(system_clock()(), 0))?;
-    Ok((plan, built))
+    let pipeline = project.build(&inputs)?;
+    Ok(Built { inputs, workspace, pipeline })
 }
 
 #[cfg(test)]
