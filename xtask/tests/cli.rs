@@ -1,5 +1,7 @@
 //! The thin executable as a process, in workspaces made for it.
 
+#![expect(clippy::disallowed_types, reason = "the executable is started as a person does")]
+
 use std::{
     fs,
     path::Path,

@@ -3,6 +3,8 @@
 //! Not a place for defaults of single endpoints; those live beside them. All mistakes are collected, so that one
 //! failed start names every one of them.
 
+#![expect(clippy::disallowed_methods, reason = "the one place where a service reads its environment")]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;

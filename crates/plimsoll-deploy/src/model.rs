@@ -554,7 +554,11 @@ fn model(count: usize, goal: impl Fn(&Model) -> Goal) -> Model {
     Model { goal: goal(&blank), ..blank }
 }
 
-#[expect(clippy::print_stdout, reason = "the number of states is the result of a model check")]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_macros,
+    reason = "the number of states is the result of a model check"
+)]
 fn report(what: &str, (worlds, steps, ends): (usize, usize, HashMap<End, usize>), expected: &[End]) {
     println!("{what}: {worlds} states, {steps} steps, ends {ends:?}");
     for end in expected {

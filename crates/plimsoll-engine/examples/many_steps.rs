@@ -1,6 +1,8 @@
 //! Ten thousand steps, for measuring what the engine adds to the work: `many_steps DIR true 10000` starts `true` in each,
 //! `many_steps DIR idle 10000` does nothing in each; a second run in the same DIR finds all of them cached.
 
+#![expect(clippy::disallowed_macros, reason = "the figures are the result")]
+
 use plimsoll_core::{RunId, Timestamp};
 use plimsoll_engine::{
     Cx, Pure, Reads, Resources, Setup, Silent, Start, StateDir, Step, StepError, pipeline, system_clock,

@@ -1,5 +1,7 @@
 //! The client: reqwest behind a few refusals.
 
+#![expect(clippy::disallowed_methods, reason = "the one HTTP client is made here")]
+
 use crate::{HttpError, guard};
 use reqwest::{Request, RequestBuilder, Response, Url, redirect};
 use std::{

@@ -1,6 +1,8 @@
 //! The local target with real processes: this executable is the tests, and in other roles the supervisor, the proxy, the
 //! registry and the services under test.
 
+#![expect(clippy::disallowed_macros, reason = "this test is its own harness")]
+
 #[path = "local_target/conformance.rs"]
 mod conformance;
 #[path = "local_target/faults.rs"]

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p plimsoll-oci --example image_speed -- FILE` measures the image of FILE; the push is of noise.
 
+#![expect(clippy::disallowed_macros, reason = "the figures are the result")]
+
 use plimsoll_core::Platform;
 use plimsoll_http::{Client, ClientOptions};
 use plimsoll_oci::{

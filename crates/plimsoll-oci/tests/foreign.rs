@@ -1,5 +1,11 @@
 //! Clients that are not ours: skopeo and the `oci-client` library.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_macros,
+    reason = "another client is started, or the test says that it is not there"
+)]
+
 mod common;
 
 use common::Lab;

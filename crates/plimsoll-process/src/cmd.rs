@@ -1,5 +1,7 @@
 //! What to start, and under which conditions. A value: nothing is started here but by the crate's own functions.
 
+#![expect(clippy::disallowed_types, reason = "this crate is the place where commands start")]
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;

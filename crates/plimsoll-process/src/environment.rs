@@ -2,6 +2,8 @@
 //!
 //! [`Environment::capture`] is the only place that reads the process's own environment; everything else gets the value.
 
+#![expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;

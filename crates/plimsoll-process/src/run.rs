@@ -1,5 +1,7 @@
 //! Running a command to its end: streaming or collecting what it prints, and leaving nothing behind.
 
+#![expect(clippy::disallowed_types, reason = "this crate is the place where commands start")]
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt;

@@ -1,5 +1,7 @@
 //! Ctrl-C and SIGTERM: the first stops the run in good order, the second ends the process.
 
+#![expect(clippy::disallowed_methods, reason = "the second signal ends the process at once")]
+
 use plimsoll_process::Cancel;
 use tokio::signal::unix::{SignalKind, signal};
 

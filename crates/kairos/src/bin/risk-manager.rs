@@ -1,5 +1,7 @@
 //! The `risk-manager` executable: everything it does is in the library.
 
+#![expect(clippy::disallowed_macros, reason = "a service that cannot start says why")]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -1,5 +1,7 @@
 //! Starts the real binaries and talks to them with a client of its own, so that no mistake of theirs is shared.
 
+#![expect(clippy::disallowed_types, reason = "the tests start the real executables")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;

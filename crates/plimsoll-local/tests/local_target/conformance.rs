@@ -1,5 +1,7 @@
 //! The suite that every target passes, with real processes behind the real proxy.
 
+#![expect(clippy::disallowed_macros, reason = "this test is its own harness")]
+
 use crate::world::{World, client, spec, worker};
 use plimsoll_core::Digest;
 use plimsoll_deploy::{Fixture, Prober, ServiceSpec, SmokeRequest, Target};

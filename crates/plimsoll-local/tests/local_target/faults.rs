@@ -1,5 +1,7 @@
 //! Faults at bad moments, with real processes and clients that count. Each prints its figures.
 
+#![expect(clippy::disallowed_macros, reason = "figures are part of what the test shows")]
+
 use crate::{
     load::{Load, exchange},
     scenarios::scenarios,

@@ -1,5 +1,11 @@
 //! What this executable is when it is not the tests.
 
+#![expect(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    reason = "plays services, which print, read their environment and exit"
+)]
+
 use axum::{
     Router,
     extract::{Path as UrlPath, WebSocketUpgrade},

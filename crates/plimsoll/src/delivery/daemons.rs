@@ -23,13 +23,13 @@ pub(crate) fn registry_launch(program: &Path, root: &Path) -> Launch {
 }
 
 /// Plays one of the long-lived processes, if the arguments ask for one.
+#[expect(clippy::disallowed_methods, reason = "standard error of these processes is their log file")]
 pub(crate) fn hidden(args: &[OsString]) -> Option<ExitCode> {
     let verb = args.first()?.to_str()?;
     if ![SUPERVISOR, PROXY, REGISTRY].contains(&verb) {
         return None;
     }
     let place = args.get(1).map_or(Path::new(""), Path::new);
-    // Standard error of these processes is their log file.
     tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_ansi(false).with_writer(std::io::stderr).init();
     let result =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {

@@ -1,5 +1,7 @@
 //! The only place that prints.
 
+#![expect(clippy::disallowed_methods, reason = "the one place that prints")]
+
 use std::io::{IsTerminal, Write, stderr, stdout};
 
 /// Standard output and standard error. What can no longer be written is not missed: a reader that went away (`| head`) wants no more.
