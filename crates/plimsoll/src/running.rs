@@ -41,7 +41,7 @@ pub(crate) async fn setup(
     workspace: Workspace,
     reporter: &Arc<RunReporter>,
 ) -> Result<Setup, CliError> {
-    let resources = seam::resources(session, inputs, &workspace).await?.with(Arc::new(workspace));
+    let resources = seam::resources(session, inputs, &workspace, reporter).await?.with(Arc::new(workspace));
     Ok(Setup {
         state: session.state.clone(),
         cache: session.cache.clone(),

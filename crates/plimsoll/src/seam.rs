@@ -1,10 +1,15 @@
 //! Where the command line meets delivery: what both know, and the four calls from one to the other. Compiled in both forms, so that
 //! everything else is the same code with and without the feature.
 
-use crate::{cli::Command, cli_error::CliError, report::Finding, session::Session};
+use crate::{
+    cli::Command,
+    cli_error::CliError,
+    report::{Finding, RunReporter},
+    session::Session,
+};
 use plimsoll_engine::{Resources, StepError};
 use plimsoll_steps::{Inputs, Workspace};
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 /// Clients, targets and the like for a run with these inputs.
 #[cfg_attr(not(feature = "delivery"), expect(clippy::unused_async, reason = "the other form awaits"))]
@@ -12,12 +17,13 @@ pub(crate) async fn resources(
     session: &Session,
     inputs: &Inputs,
     workspace: &Workspace,
+    reporter: &Arc<RunReporter>,
 ) -> Result<Resources, StepError> {
     #[cfg(feature = "delivery")]
-    return crate::delivery::resources(session, inputs, workspace).await;
+    return crate::delivery::resources(session, inputs, workspace, reporter).await;
     #[cfg(not(feature = "delivery"))]
     {
-        let _ = (session, inputs, workspace);
+        let _ = (session, inputs, workspace, reporter);
         Ok(Resources::new())
     }
 }

@@ -16,4 +16,5 @@ mod input;
 mod place;
 mod plain;
 mod sweep;
+mod terminal;
 mod world;

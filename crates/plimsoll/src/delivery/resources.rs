@@ -2,7 +2,7 @@
 //! nothing and sends nothing; the local target starts its supervisor, and the registry, when a step first asks.
 
 use super::{daemons, terminal::Terminal};
-use crate::session::Session;
+use crate::{report::RunReporter, session::Session};
 use plimsoll_core::{
     EnvironmentName, Secret,
     config::{Registry as RegistryConfig, Target as TargetConfig},
@@ -92,13 +92,14 @@ pub(crate) async fn resources(
     session: &Session,
     inputs: &Inputs,
     workspace: &Workspace,
+    reporter: &Arc<RunReporter>,
 ) -> Result<Resources, StepError> {
     let delivery = Delivery::open(session)?;
     let store = BlobStore::open(session.cache.join("cache/blobs")).map_err(|e| StepError::of(&e))?;
     let origins =
         Origins::load(workspace, inputs.config(), &session.environment, &inputs.source, &session.cache).await?;
     let targets = delivery.targets.iter().map(|(name, t)| (name.clone(), Arc::clone(t) as Arc<dyn Target>)).collect();
-    let asker = Terminal::new(session).await.map(|t| Arc::new(t) as Arc<dyn Asker>);
+    let asker = Terminal::new(session, reporter).await.map(|t| Arc::new(t) as Arc<dyn Asker>);
     Ok(Resources::new()
         .with(Arc::new(delivery.locator(session)))
         .with(Arc::new(store))

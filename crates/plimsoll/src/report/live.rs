@@ -4,7 +4,7 @@ use super::{
     Mode, lines,
     text::{duration, one_line},
 };
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plimsoll_core::Event;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,6 +15,9 @@ const TICK: Duration = Duration::from_millis(120);
 pub(crate) struct Live {
     bars: MultiProgress,
     working: HashMap<Arc<str>, Working>,
+    /// While something else has the terminal: the lines that are printed once it is given back. Bounded by the run's steps, which
+    /// end once each.
+    held: Option<Vec<String>>,
     mode: Mode,
 }
 
@@ -25,7 +28,7 @@ struct Working {
 
 impl Live {
     pub(crate) fn new(mode: Mode) -> Self {
-        Self { bars: MultiProgress::new(), working: HashMap::new(), mode }
+        Self { bars: MultiProgress::new(), working: HashMap::new(), held: None, mode }
     }
 
     /// Takes an event.
@@ -42,8 +45,7 @@ impl Live {
                     self.bars.remove(&working.bar);
                 }
                 if let Some(line) = lines::line(other, self.mode) {
-                    // A terminal that cannot be written to any more is not missed.
-                    let _ = self.bars.println(line);
+                    self.print(line);
                 }
             }
         }
@@ -56,7 +58,9 @@ impl Live {
         bar.set_prefix(step.to_string());
         let expected = expected_millis.map(|millis| format!("of about {}  ", duration(millis))).unwrap_or_default();
         bar.set_message(expected.clone());
-        bar.enable_steady_tick(TICK);
+        if self.held.is_none() {
+            bar.enable_steady_tick(TICK);
+        }
         self.working.insert(Arc::clone(step), Working { bar, expected });
     }
 
@@ -66,8 +70,41 @@ impl Live {
         }
     }
 
+    fn print(&mut self, line: String) {
+        match &mut self.held {
+            Some(held) => held.push(line),
+            // A terminal that cannot be written to any more is not missed.
+            None => drop(self.bars.println(line)),
+        }
+    }
+
+    /// Takes the moving lines away and prints nothing until [`go_on`](Self::go_on): what moves would wipe away a question and what
+    /// is typed for an answer.
+    #[cfg(feature = "delivery")]
+    pub(crate) fn hold(&mut self) {
+        for working in self.working.values() {
+            working.bar.disable_steady_tick();
+        }
+        let _ = self.bars.clear();
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
+        self.held.get_or_insert_default();
+    }
+
+    /// Prints what was held back, and lets the lines move again.
+    pub(crate) fn go_on(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.bars.set_draw_target(ProgressDrawTarget::stderr());
+        for line in held {
+            self.print(line);
+        }
+        for working in self.working.values() {
+            working.bar.enable_steady_tick(TICK);
+        }
+    }
+
     /// Takes the moving lines away.
     pub(crate) fn close(&mut self) {
+        self.go_on();
         for (_, working) in self.working.drain() {
             working.bar.finish_and_clear();
         }

@@ -56,6 +56,15 @@ impl RunReporter {
         }
     }
 
+    /// Leaves the terminal to a question, until what is returned is dropped.
+    #[cfg(feature = "delivery")]
+    pub(crate) fn hold(&self) -> Held<'_> {
+        if let State::Live(live) = &mut *self.lock() {
+            live.hold();
+        }
+        Held(self)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // What is guarded is only shown: a panic elsewhere leaves it usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -88,6 +97,19 @@ impl RunReporter {
                 None
             }
             State::Github { token, logs } => github_text(token, logs, event, mode),
+        }
+    }
+}
+
+/// Nothing of the run is shown while this lives.
+#[cfg(feature = "delivery")]
+pub(crate) struct Held<'r>(&'r RunReporter);
+
+#[cfg(feature = "delivery")]
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let State::Live(live) = &mut *self.0.lock() {
+            live.go_on();
         }
     }
 }
