@@ -21,7 +21,7 @@ use plimsoll_core::{Classify, Ending, ErrorClass, Event, Fingerprint, RunId, Run
 use plimsoll_process::{Cancel, Environment, Redactor};
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -100,10 +100,12 @@ pub struct StepReport {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The state directory cannot be used.
-    #[error("cannot write the state of run {run}")]
+    #[error("cannot write the state of run {run} in {}", place.display())]
     State {
         /// Which run.
         run: RunId,
+        /// The directory all such state is in.
+        place: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
@@ -204,7 +206,7 @@ impl Setup {
     pub fn plan(&self, pipeline: &Pipeline, run: &RunId) -> Result<Plan, RunError> {
         let shared = self.shared(run, pipeline.plan_hash(), &Prior::default());
         let reads = read_all(&pipeline.nodes, &shared)?;
-        let cache = Cache::open(&self.cache).map_err(|source| RunError::State { run: run.clone(), source })?;
+        let cache = Cache::open(&self.cache).map_err(|source| unwritten(run, &self.cache, source))?;
         let prior = Prior::default();
         let facts: Vec<Facts<'_>> = pipeline
             .nodes
@@ -249,7 +251,7 @@ impl Setup {
         start: Start,
         cancel: Cancel,
     ) -> Result<Report, RunError> {
-        let state = |source| RunError::State { run: run.clone(), source };
+        let state = |source| unwritten(run, self.state.path(), source);
         let turn = self.turn(pipeline, run, &start.actor)?;
         let dir = self.state.run(run);
         dir.create().map_err(state)?;
@@ -283,7 +285,7 @@ impl Setup {
         actor: &str,
         cancel: Cancel,
     ) -> Result<Report, RunError> {
-        let state = |source| RunError::State { run: run.clone(), source };
+        let state = |source| unwritten(run, self.state.path(), source);
         let dir = self.state.run(run);
         // Read before the directory is touched: a run that is not there is not made by asking for it.
         crate::journal::read(&dir.journal(), run)?;
@@ -316,7 +318,7 @@ impl Setup {
         let holder = Holder { run: run.clone(), actor, pid: std::process::id(), since };
         turn::take(&self.state, &pipeline.name, &holder).map(Some).map_err(|no| match no {
             NoTurn::Held(by) => RunError::Turn { pipeline: pipeline.name.clone(), by },
-            NoTurn::Io(source) => RunError::State { run: run.clone(), source },
+            NoTurn::Io(source) => unwritten(run, self.state.path(), source),
         })
     }
 
@@ -351,9 +353,9 @@ impl Setup {
         cancel: Cancel,
     ) -> Result<Report, RunError> {
         let run = shared.run.clone();
-        let state = |source| RunError::State { run: run.clone(), source };
+        let state = |source| unwritten(&run, self.state.path(), source);
         let begun = Instant::now();
-        let cache = Cache::open(&self.cache).map_err(state)?;
+        let cache = Cache::open(&self.cache).map_err(|source| unwritten(&run, &self.cache, source))?;
         self.observer.event(&Event::RunStarted {
             run: run.clone(),
             pipeline: pipeline.name.clone(),
@@ -402,6 +404,10 @@ impl Setup {
             answers: prior.answers.clone(),
         })
     }
+}
+
+fn unwritten(run: &RunId, place: &Path, source: io::Error) -> RunError {
+    RunError::State { run: run.clone(), place: place.to_owned(), source }
 }
 
 fn same_plan(pipeline: &Pipeline, run: &RunId, plan: &Fingerprint, steps: &[StepPrint]) -> Result<(), RunError> {
@@ -539,7 +545,7 @@ pub(crate) fn answer_with(
     clock: Clock,
     faults: Faults,
 ) -> Result<(), RunError> {
-    let failed = |source| RunError::State { run: run.clone(), source };
+    let failed = |source| unwritten(run, state.path(), source);
     let dir = state.run(run);
     crate::journal::read(&dir.journal(), run)?;
     let _guard = dir.lock().map_err(failed)?.ok_or_else(|| RunError::Busy { run: run.clone() })?;

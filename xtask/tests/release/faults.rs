@@ -2,16 +2,22 @@
 
 use crate::{
     place::{Place, Ran},
-    world::{census, eventually, get, version_at, work_of},
+    world::{Status, census, eventually, get, version_at, work_of},
 };
-use std::{collections::BTreeSet, net::TcpListener, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
-/// What a release that fails in production must leave: the former release, and the processes it had.
-fn production_is_left(
-    place: &Place,
-    before: &crate::world::Status,
-    processes: &std::collections::BTreeMap<String, usize>,
-) {
+/// What a release that fails must leave: the former release, and the processes it had.
+pub(crate) fn production_serves_on(place: &Place, before: &Status, processes: &BTreeMap<String, usize>) {
     let after = place.status();
     let (then, now) = (before.live("production"), after.live("production"));
     assert_eq!((&then.version, then.digests()), (&now.version, now.digests()));
@@ -22,6 +28,11 @@ fn production_is_left(
         seen = census(place.state());
         seen.iter().all(|(name, count)| processes.get(name).is_some_and(|p| count <= p))
     });
+}
+
+/// That, and what its exclusive workers did.
+fn production_is_left(place: &Place, before: &Status, processes: &BTreeMap<String, usize>) {
+    production_serves_on(place, before, processes);
     work_of(place.state(), "production");
 }
 
@@ -115,4 +126,87 @@ fn the_supervisor_and_the_proxy_may_die_and_production_comes_back_by_itself() {
     }
     place.release().expect(0);
     version_at(&url).unwrap();
+}
+
+/// Something that listens where a registry should, and says this whatever it is asked.
+struct NoRegistry {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NoRegistry {
+    fn saying(answer: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (asked, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, end) = (Arc::clone(&asked), Arc::clone(&over));
+        let thread = thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if end.load(Relaxed) {
+                    return;
+                }
+                count.fetch_add(1, Relaxed);
+                // Whoever asks may go away before the end.
+                let _ = answer_once(stream, answer);
+            }
+        });
+        Self { address, asked, over, thread: Some(thread) }
+    }
+}
+
+fn answer_once(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    stream.write_all(answer)
+}
+
+impl Drop for NoRegistry {
+    fn drop(&mut self) {
+        self.over.store(true, Relaxed);
+        // Wakes it, so that it sees that it is over.
+        drop(TcpStream::connect(self.address));
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// A release to a registry that says this ends as a failure outside, whose text holds all of `says`; nothing is deployed.
+fn check_no_registry(answer: &'static [u8], says: &[&str]) {
+    let registry = NoRegistry::saying(answer);
+    let place = Place::released();
+    let (before, processes) = (place.status(), census(place.state()));
+    place.at("second");
+    place.configure("[images]\n", &format!("[images]\nregistry = \"{}/shop\"\n", registry.address));
+    let began = Instant::now();
+    let ran = place.release().expect(3).says(&registry.address.to_string()).says("push").says("cargo xtask resume");
+    println!("{} requests in {} ms\n{}", registry.asked.load(Relaxed), began.elapsed().as_millis(), ran.text());
+    for part in says {
+        assert!(ran.text().contains(part), "`{part}` is not in: {}", ran.text());
+    }
+    assert!(registry.asked.load(Relaxed) > 0);
+    assert_eq!(place.status(), before);
+    production_is_left(&place, &before, &processes);
+    before.live("staging").answers();
+    assert_eq!(place.runs()[0]["outcome"], "failed");
+}
+
+#[test]
+fn a_registry_that_answers_everything_with_a_web_page_is_named_and_nothing_is_deployed() {
+    check_no_registry(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 33\r\nconnection: close\r\n\r\n<html><h1>It works!</h1></html>\r\n",
+        &["sends an unusable manifest for shop/", "the manifest does not read as one"],
+    );
+}
+
+#[test]
+fn a_registry_that_speaks_no_http_is_named_and_nothing_is_deployed() {
+    check_no_registry(
+        b"\x00\xff\xfe\x15\x03\x01\x00\x02\x02\x50\r\n\r\n",
+        &["the registry could not be asked", "invalid HTTP"],
+    );
 }

@@ -8,6 +8,7 @@
     reason = "the executable is started as a person does, and what was measured is printed"
 )]
 
+mod disk;
 mod docs;
 mod faults;
 mod fixture;

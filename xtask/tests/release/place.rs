@@ -2,6 +2,7 @@
 //! started is ended with it, and it is an error if anything of it is left.
 
 use crate::{
+    disk::Disk,
     fixture::{clean, executable, tool, warm},
     world::{Status, processes_of},
 };
@@ -53,6 +54,8 @@ impl Ran {
 }
 
 pub(crate) struct Place {
+    /// Goes before the directory it lies in, and after what runs on it.
+    disk: Option<Disk>,
     directory: tempfile::TempDir,
     repository: PathBuf,
     state: PathBuf,
@@ -92,6 +95,17 @@ impl Place {
         place
     }
 
+    /// A new place whose state lies on a disk of its own; `None` where nobody may mount one.
+    pub(crate) fn on_a_disk() -> Option<Self> {
+        let mut place = Self::new();
+        place.disk = Some(Disk::at(&place.state)?);
+        Some(place)
+    }
+
+    pub(crate) fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
     fn empty() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let repository = directory.path().join("shop");
@@ -101,7 +115,7 @@ impl Place {
     /// A place whose repository lies elsewhere.
     pub(crate) fn around(directory: tempfile::TempDir, repository: PathBuf) -> Self {
         let state = directory.path().join("s");
-        Self { directory, repository, state, variables: Vec::new() }
+        Self { disk: None, directory, repository, state, variables: Vec::new() }
     }
 
     pub(crate) fn repository(&self) -> &Path {

@@ -24,8 +24,9 @@ pub struct Journal {
     seq: u64,
     head: Fingerprint,
     clock: Clock,
-    /// Once something could not be written nothing more is: what follows a gap would be worth nothing.
-    stopped: bool,
+    /// Once something could not be written nothing more is: what follows a gap would be worth nothing. Why, for whoever asks
+    /// after the first.
+    stopped: Option<String>,
     crash: Option<Crash>,
 }
 
@@ -41,7 +42,7 @@ impl Journal {
         if let Some(dir) = path.parent() {
             File::open(dir)?.sync_all()?;
         }
-        Ok(Self { file, pending: Vec::new(), seq: 0, head: genesis(run), clock, stopped: false, crash: None })
+        Ok(Self { file, pending: Vec::new(), seq: 0, head: genesis(run), clock, stopped: None, crash: None })
     }
 
     /// Opens an existing journal to append to it, cutting a torn last line. What it held comes with it.
@@ -51,7 +52,7 @@ impl Journal {
         let file = File::options().append(true).open(path).map_err(io)?;
         file.set_len(read.valid_bytes).map_err(io)?;
         let seq = read.entries.len() as u64;
-        Ok((Self { file, pending: Vec::new(), seq, head: read.head, clock, stopped: false, crash: None }, read))
+        Ok((Self { file, pending: Vec::new(), seq, head: read.head, clock, stopped: None, crash: None }, read))
     }
 
     /// Appends a record; it is on disk at the latest after the next [`Journal::sync`].
@@ -83,7 +84,7 @@ impl Journal {
         self.check()?;
         self.write()?;
         // After a failed sync the kernel may have dropped what it could not write: a second one that succeeds proves nothing.
-        self.file.sync_data().inspect_err(|_| self.stopped = true)
+        self.file.sync_data().inspect_err(|e| self.stopped = Some(e.to_string()))
     }
 
     /// Makes this journal fail at `crash`.
@@ -93,7 +94,7 @@ impl Journal {
 
     /// Whether a record could not be written.
     pub(crate) const fn is_stopped(&self) -> bool {
-        self.stopped
+        self.stopped.is_some()
     }
 
     /// The hash of the last record.
@@ -103,13 +104,16 @@ impl Journal {
 
     fn write(&mut self) -> io::Result<()> {
         // What a full disk took of the last line before it refused the rest is a torn write: the next reader cuts it.
-        self.file.write_all(&self.pending).inspect_err(|_| self.stopped = true)?;
+        self.file.write_all(&self.pending).inspect_err(|e| self.stopped = Some(e.to_string()))?;
         self.pending.clear();
         Ok(())
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.stopped { Err(io::Error::other("an earlier record could not be written")) } else { Ok(()) }
+        match &self.stopped {
+            Some(why) => Err(io::Error::other(format!("an earlier record could not be written: {why}"))),
+            None => Ok(()),
+        }
     }
 
     fn crash_if(&mut self, here: Crash) -> io::Result<()> {
@@ -117,8 +121,9 @@ impl Journal {
             return Ok(());
         }
         self.write()?;
-        self.stopped = true;
-        Err(io::Error::other(format!("the process was made to stop here: {here:?}")))
+        let why = format!("the process was made to stop here: {here:?}");
+        self.stopped = Some(why.clone());
+        Err(io::Error::other(why))
     }
 }
 

@@ -30,7 +30,13 @@ pub(crate) fn hidden(args: &[OsString]) -> Option<ExitCode> {
         return None;
     }
     let place = args.get(1).map_or(Path::new(""), Path::new);
-    tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_ansi(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::INFO)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        // On a full disk a line is lost. Saying so would mean to print where nothing can be written, which panics.
+        .log_internal_errors(false)
+        .init();
     let result =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
             runtime.block_on(async {
