@@ -1,6 +1,7 @@
 //! Releases when nothing is wrong: the first one, one with nothing to do, one changed line, the way back.
 
 use crate::{
+    fixture::tool,
     place::{Place, Ran},
     world::{eventually, processes_of, version_at, work_of},
 };
@@ -8,8 +9,8 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -80,7 +81,7 @@ fn registry_port(place: &Place) -> u16 {
 }
 
 /// Programs first on PATH that write down that they were started, and then are what they stand for.
-fn shims(place: &mut Place) -> std::path::PathBuf {
+fn shims(place: &mut Place) -> PathBuf {
     let (bin, log) = (place.beside("bin"), place.beside("log").join("started"));
     let path = std::env::var("PATH").unwrap();
     for name in ["cargo", "rustc", "rustfmt", "rustup", "git", "cc", "ld", "sh"] {
@@ -201,12 +202,25 @@ fn another_user_in_another_directory_builds_the_same_images() {
         std::env::var(name).unwrap_or_else(|_| Path::new(&home).join(default).display().to_string())
     };
     let elsewhere = there.beside("a home of another name").display().to_string();
-    there.set("CARGO_HOME", of("CARGO_HOME", ".cargo"));
-    there.set("RUSTUP_HOME", of("RUSTUP_HOME", ".rustup"));
     there.set("HOME", elsewhere);
     there.set("TZ", "Pacific/Chatham");
     there.set("LANG", "tr_TR.UTF-8");
-    let mut shell = Command::new("sh");
+    let root = rustix::process::geteuid().is_root();
+    let mut shell = if root {
+        // The shop needs no packages, so an empty CARGO_HOME will do.
+        let (cargo, toolchain) = (there.beside("cargo"), there.beside("toolchain"));
+        there.set("CARGO_HOME", cargo.display().to_string());
+        there.set("PATH", format!("{}/bin:{}", toolchain.display(), std::env::var("PATH").unwrap()));
+        let sysroot = tool("rustc", &["--print", "sysroot"], there.repository());
+        let directory = there.repository().parent().unwrap();
+        tool("chown", &["--recursive", &format!("{STRANGER}:{STRANGER}"), directory.to_str().unwrap()], "/");
+        as_a_stranger(&fs::canonicalize(sysroot).unwrap(), &toolchain)
+    } else {
+        println!("skipped: only root can build as another user, so both builds are by the same one");
+        there.set("CARGO_HOME", of("CARGO_HOME", ".cargo"));
+        there.set("RUSTUP_HOME", of("RUSTUP_HOME", ".rustup"));
+        Command::new("sh")
+    };
     let build = there.command(&["image"]);
     shell.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(build.get_program()).args(build.get_args());
     shell.current_dir(there.repository()).envs(build.get_envs().filter_map(|(k, v)| Some((k, v?))));
@@ -215,8 +229,26 @@ fn another_user_in_another_directory_builds_the_same_images() {
     }
     Ran::of(shell.output().unwrap()).expect(0);
     here.run(&["image"]).expect(0);
+    let builder = fs::metadata(there.repository().join("target")).unwrap();
+    assert_eq!((builder.uid(), builder.mode() & 0o777), (if root { STRANGER } else { builder.uid() }, 0o700));
     let (here, there) = (images(&here), images(&there));
     assert!(here.len() == 2 && here == there, "{here:?} {there:?}");
+}
+
+/// A user whom nothing here belongs to.
+const STRANGER: u32 = 65534;
+
+/// A shell of another user, who sees a directory of ours in a place of their own: they may not look into our home. The mount is of
+/// that shell's own namespace, so it ends with it.
+fn as_a_stranger(ours: &Path, theirs: &Path) -> Command {
+    let script = format!(
+        "mount --bind '{}' '{}' && exec setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups sh \"$@\"",
+        ours.display(),
+        theirs.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]);
+    command
 }
 
 /// What the newest run recorded of its images: the digests of indexes and manifests.
