@@ -4,7 +4,7 @@
 use crate::{
     faults::production_serves_on,
     place::Place,
-    world::{census, version_at},
+    world::{census, eventually, processes_of, version_at},
 };
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::{
@@ -12,7 +12,7 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// A disk of its own, for as long as this lives.
@@ -51,6 +51,17 @@ impl Disk {
         };
         filler.set_len(full - but).unwrap();
         full - but
+    }
+
+    /// Fills the disk to the last byte: also what is left of the pages that the logs of the long-lived processes end in.
+    fn fill_with_logs(&self) {
+        let paths = fs::read_dir(self.0.join("logs")).unwrap().map(|entry| entry.unwrap().path());
+        for path in paths.filter(|path| path.is_file()) {
+            let mut log = File::options().append(true).open(path).unwrap();
+            let over = usize::try_from(log.metadata().unwrap().len()).unwrap() % rustix::param::page_size();
+            log.write_all(&vec![b'\n'; rustix::param::page_size() - over]).unwrap();
+        }
+        self.fill(0);
     }
 
     fn empty(&self) {
@@ -103,4 +114,37 @@ fn a_full_disk_is_named_and_production_serves_on_until_there_is_room_again() {
         now.answers();
     }
     assert_eq!(version_at(after.live("production").url("web")).unwrap()["greeting"], "three");
+}
+
+#[test]
+fn a_replica_that_ends_while_the_disk_is_full_is_started_again() {
+    let Some(place) = Place::on_a_disk() else { return };
+    place.release().expect(0);
+    let status = place.status();
+    let disk = place.disk().unwrap();
+    disk.fill_with_logs();
+    let replicas = |name: &str| -> Vec<u32> {
+        let all = processes_of(place.state()).into_iter();
+        all.filter(|(_, line)| line.trim().ends_with(&format!("/{name}"))).map(|(pid, _)| pid).collect()
+    };
+    let killed = replicas("web");
+    assert_eq!(killed.len(), 2, "{:?}", processes_of(place.state()));
+    for pid in &killed {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    let began = Instant::now();
+    eventually("other replicas", Duration::from_secs(20), || {
+        let now = replicas("web");
+        now.len() == 2 && now.iter().all(|pid| !killed.contains(pid))
+    });
+    for environment in ["staging", "production"] {
+        let url = status.live(environment).url("web");
+        eventually(environment, Duration::from_secs(20), || version_at(url).is_ok());
+    }
+    println!("started again within {} ms, with no room on the disk", began.elapsed().as_millis());
+    disk.empty();
+    place.at("second");
+    place.release().expect(0);
+    place.status().live("production").answers();
 }
