@@ -111,11 +111,11 @@ impl ServiceSpec {
 /// How far a goal has come, as the world shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reached {
-    /// Nothing of it serves.
+    /// It does not serve. What stands ready on standby changes nothing for anybody.
     NotDone,
     /// It serves under the goal's own run, and nothing is left standing that waits for a drain verdict.
     Done,
-    /// Something of it stands or serves, but the deployment did not come to its end: driving it again finishes it.
+    /// It serves, but the deployment did not come to its end: driving it again finishes it.
     Half,
 }
 
@@ -135,12 +135,7 @@ pub fn reconcile(goal: &Goal, seen: &Observation) -> Reached {
             .any(|(name, now)| before.and_then(|b| b.services.get(name)).is_none_or(|then| then.slot != now.slot));
         return if live.run != run || !moved { Reached::Done } else { Reached::Half };
     }
-    let stands = goal.services().into_iter().any(|spec| {
-        let standby = seen.services.get(&spec.name).and_then(|s| s.standby.as_ref());
-        standby.is_some_and(|s| s.digest == spec.digest && s.config_hash == spec.config_hash)
-    });
-    let put_back = seen.history.first().is_some_and(|r| r.run == run && goal.is_served_by(r));
-    if stands || put_back { Reached::Half } else { Reached::NotDone }
+    Reached::NotDone
 }
 
 /// Sorts so that no service comes before one it depends on; services of a cycle stay in their order.

@@ -47,7 +47,7 @@ pub struct Health {
     pub path: String,
     /// How long a replica may take to become ready after its start, in milliseconds.
     pub deadline_ms: u64,
-    /// Time between two questions until it is ready, in milliseconds; a ready one may be asked less often.
+    /// Time between two questions, in milliseconds; a replica that is ready and not new may be asked less often.
     pub interval_ms: u64,
 }
 

@@ -94,7 +94,8 @@ impl RunDir {
     /// Makes the directory, durably: what is synced into it later must not lack its own name after a loss of power.
     pub fn create(&self) -> io::Result<()> {
         create_private(&self.path.join("logs"))?;
-        self.path.parent().map_or(Ok(()), |runs| File::open(runs)?.sync_all())
+        // Of `runs`, and of the state directory in case that was made as well.
+        self.path.ancestors().skip(1).take(2).try_for_each(|above| File::open(above)?.sync_all())
     }
 
     /// Takes the run's lock; `None` when another process works on it.

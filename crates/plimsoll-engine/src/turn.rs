@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     fs::{File, TryLockError},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::Path,
+    time::Duration,
 };
 
 /// Who works.
@@ -57,17 +59,28 @@ pub(crate) fn take(state: &StateDir, pipeline: &str, holder: &Holder) -> Result<
     match file.try_lock() {
         Ok(()) => {
             file.set_len(0)?;
-            serde_json::to_writer(&file, holder).map_err(io::Error::from)?;
-            file.flush()?;
+            file.write_all(&serde_json::to_vec(holder).map_err(io::Error::from)?)?;
             Ok(Turn(file))
         }
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text)?;
-            Err(NoTurn::Held(serde_json::from_str(&text).ok()))
-        }
+        Err(TryLockError::WouldBlock) => Err(NoTurn::Held(name(&mut file)?)),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+/// The holder's name. It is written just after the lock was taken: for a moment there is none, or that of the one before.
+fn name(file: &mut File) -> io::Result<Option<Holder>> {
+    // A tenth of a second is long for one small write.
+    for _ in 0..10 {
+        let mut text = String::new();
+        file.rewind()?;
+        file.read_to_string(&mut text)?;
+        let holder = serde_json::from_str::<Holder>(&text).ok();
+        if let Some(holder) = holder.filter(|h| Path::new("/proc").join(h.pid.to_string()).exists()) {
+            return Ok(Some(holder));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -76,7 +89,7 @@ mod tests {
 
     fn holder(n: u16) -> Holder {
         let at = Timestamp::from_millis(1_700_000_000_000);
-        Holder { run: RunId::new(at, n), actor: "ann".to_owned(), pid: 7, since: at }
+        Holder { run: RunId::new(at, n), actor: "ann".to_owned(), pid: std::process::id(), since: at }
     }
 
     #[test]
@@ -86,7 +99,8 @@ mod tests {
         let first = take(&state, "release", &holder(1)).unwrap();
         let Err(NoTurn::Held(Some(told))) = take(&state, "release", &holder(2)) else { panic!("two at once") };
         assert_eq!(told, holder(1));
-        assert_eq!(told.to_string(), "run 20231114-221320-0001 of ann, since 2023-11-14T22:13:20.000Z, process 7");
+        let text = format!("run 20231114-221320-0001 of ann, since 2023-11-14T22:13:20.000Z, process {}", told.pid);
+        assert_eq!(told.to_string(), text);
         take(&state, "rollback", &holder(3)).unwrap();
         drop(first);
         take(&state, "release", &holder(2)).unwrap();

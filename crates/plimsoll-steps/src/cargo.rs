@@ -85,7 +85,8 @@ pub(crate) fn diagnostics(log: &str) -> Vec<String> {
     let mut saying = 0;
     for line in log.lines() {
         let trimmed = line.trim_start();
-        if saying > 0 && !trimmed.is_empty() && !trimmed.starts_with("note: ") {
+        let other = trimmed.is_empty() || trimmed.starts_with("note: ") || is_error(line) || is_panic(trimmed);
+        if saying > 0 && !other {
             found.push(format!("  {trimmed}"));
             saying -= 1;
             continue;
@@ -99,7 +100,7 @@ pub(crate) fn diagnostics(log: &str) -> Vec<String> {
             found.extend(open.replace(line.to_owned()));
         } else if let Some(diff) = line.strip_prefix("Diff in ") {
             found.push(format!("{} is not formatted", diff.trim_end_matches(':')));
-        } else if trimmed.starts_with("thread '") && trimmed.contains(" panicked at ") {
+        } else if is_panic(trimmed) {
             found.push(trimmed.to_owned());
             saying = PANIC_LINES;
         }
@@ -114,6 +115,10 @@ pub(crate) fn diagnostics(log: &str) -> Vec<String> {
     }
     found.truncate(8);
     found
+}
+
+fn is_panic(line: &str) -> bool {
+    line.starts_with("thread '") && line.contains(" panicked at ")
 }
 
 fn is_error(line: &str) -> bool {

@@ -71,7 +71,8 @@ impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
 
     async fn undo(&self, cx: &Cx, approval: Approval<E>, _: Deployed<E>) -> Result<(), StepError> {
         let goal = self.goal(cx, &approval)?;
-        let seen = cx.resource::<Targets>()?.get(&E::name())?.observe().await.map_err(|e| StepError::of(&e))?;
+        let target = cx.resource::<Targets>()?.get(&E::name())?;
+        let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
         let by_us = |record: &ReleaseRecord| record.run == *cx.run();
         // What another run has put there since stays.
         if !seen.live.is_some_and(|live| by_us(&live) && goal.is_served_by(&live)) {
@@ -84,6 +85,15 @@ impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
         cx.note(format!("{} goes back to {}", E::NAME, record.version));
         let back = Goal::PutBack { record, change: Change::AutomaticReturn, by: goal.owner() };
         let policy = self.rendered.policy.without_watch();
-        deploying::reach(cx, &E::name(), &back, &policy, &|_, _| Ok(())).await.map(drop)
+        deploying::reach(cx, &E::name(), &back, &policy, &|_, _| Ok(())).await?;
+        // What failed is no release to go back to: nothing of it stays warm.
+        let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
+        for spec in goal.services() {
+            let standby = seen.services.get(&spec.name).and_then(|view| view.standby.as_ref());
+            if let Some(slot) = standby.filter(|s| s.digest == spec.digest && s.config_hash == spec.config_hash) {
+                target.retire(&spec.name, slot.slot).await.map_err(|e| StepError::of(&e))?;
+            }
+        }
+        Ok(())
     }
 }

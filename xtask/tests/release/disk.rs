@@ -26,9 +26,10 @@ impl Disk {
         match mount("tmpfs", path, "tmpfs", MountFlags::empty(), c"size=1g,mode=0700") {
             Ok(()) => Some(Self(path.to_owned())),
             Err(e) => {
-                let must = env::var_os("CI").is_some() && rustix::process::geteuid().is_root();
-                assert!(!must, "a disk can be mounted here by root: {e}");
-                println!("skipped: only root can mount a disk to fill ({e})");
+                // Root of a container may not mount, and nobody can give it that from within.
+                let must = env::var_os("CI").is_some() && e != rustix::io::Errno::PERM;
+                assert!(!must, "a disk can be mounted here: {e}");
+                println!("skipped: no disk to fill can be mounted here ({e})");
                 None
             }
         }

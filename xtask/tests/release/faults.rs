@@ -58,6 +58,7 @@ fn a_service_that_crashes_right_after_the_switch_is_taken_back() {
     place.configure("[environments.production]\n", "[environments.production]\nenv = { CRASH_AFTER_MS = \"50\" }\n");
     let ran = place.release();
     assert!(ran.code == 1 || ran.code == 3, "{}", ran.text());
+    assert!(!ran.text().contains("could not be taken back"), "{}", ran.text());
     ran.says("put back").says("the shelf fell down");
     production_is_left(&place, &before, &processes);
 }

@@ -77,7 +77,7 @@ pub struct HealthSettings {
     pub path: Option<String>,
     /// How long a replica may take to become ready; default `30s`.
     pub deadline: Option<Period>,
-    /// Time between two questions until it is ready, and ten times that afterwards; default `100ms`.
+    /// Time between two questions; default `100ms`. The target may ask less often what is ready and not new.
     pub interval: Option<Period>,
 }
 

@@ -71,9 +71,12 @@ pub(crate) enum Begin {
     Sweep { crashes: u32 },
 }
 
-/// How many times rarer a replica is asked once it is ready. That its process ended is seen at once anyway, and asking
-/// eight replicas ten times a second is a tenth of a core.
-const STEADY: u32 = 10;
+/// How often a replica that has been ready for long is asked, unless its service wants it asked less often. That its process
+/// ended is seen at once anyway, and asking eight replicas ten times a second is a tenth of a core.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// How long a process is asked as often as its service says: it gets ready, takes the traffic and is watched meanwhile.
+const YOUNG: Duration = Duration::from_mins(2);
 
 /// How often a log's size is looked at: a replica that writes 100 MB/s overshoots by half a gigabyte at most.
 const ROTATION: Duration = Duration::from_secs(5);
@@ -272,7 +275,8 @@ async fn ask(
     pid: u32,
     health: plimsoll_deploy::Health,
 ) {
-    let deadline = Instant::now() + Duration::from_millis(health.deadline_ms);
+    let begun = Instant::now();
+    let deadline = begun + Duration::from_millis(health.deadline_ms);
     // Asking more often than every 10 ms would be load, not health.
     let eager = Duration::from_millis(health.interval_ms.max(10));
     let slot = &key.slot;
@@ -301,26 +305,30 @@ async fn ask(
         if changed {
             supervisor.router.kick();
         }
-        if ready {
-            activate(supervisor, slot, status, port).await;
-        }
+        let settled = ready && activate(supervisor, slot, status, port).await;
         if rotated.elapsed() >= ROTATION {
             rotated = Instant::now();
             if let Err(error) = logs::rotate(&log, logs::MAX_BYTES) {
                 tracing::error!(%error, path = %log.display(), "cannot rotate a log");
             }
         }
-        sleep(if ready { eager * STEADY } else { eager }).await;
+        sleep(if settled && begun.elapsed() > YOUNG { eager.max(STEADY) } else { eager }).await;
     }
 }
 
-/// Hands the environment's generation to a ready replica of the active slot that has none yet.
-async fn activate(supervisor: &Supervisor, slot: &SlotKey, status: &watch::Sender<Status>, port: u16) {
+/// Hands the environment's generation to a ready replica of the active slot that has none yet. Whether nothing of that is left
+/// to be done.
+async fn activate(supervisor: &Supervisor, slot: &SlotKey, status: &watch::Sender<Status>, port: u16) -> bool {
     let gate = supervisor.gate(slot);
     // Held over the request: a hand-over away from this slot waits for it, and so comes after it.
     let holds = gate.lock().await;
-    let Some(generation) = *holds else { return };
-    if status.borrow().active.is_none() && matches!(probe::order(port, Order::Activate, generation).await, Ok(true)) {
+    let Some(generation) = *holds else { return true };
+    if status.borrow().active.is_some() {
+        return true;
+    }
+    let accepted = matches!(probe::order(port, Order::Activate, generation).await, Ok(true));
+    if accepted {
         status.send_modify(|s| s.active = Some(generation));
     }
+    accepted
 }

@@ -1,11 +1,12 @@
 //! The pipelines that are held to the harness, with the steps that ship; only what makes an image is the tests' own.
 
-use crate::measured::{Measured, Plain};
+use crate::measured::{Even, Measured, Plain};
 use plimsoll_core::{Platform, ServiceName, config::Profile};
-use plimsoll_engine::{Cx, Handle, Pipeline, Pure, Reads, Step, StepError, try_pipeline};
+use plimsoll_engine::{Cx, Graph, Handle, Pipeline, Pure, Reads, Step, StepError, try_pipeline};
 use plimsoll_oci::{BlobStore, ImageError, IndexSpec, ServiceImage, service_image, write_index};
 use plimsoll_steps::{
-    Approval, Approve, Built, Deploy, Environment, Inputs, Open, Options, Pick, Promote, Push, Rollback, Smoke, Source,
+    Approval, Approve, Built, Deploy, Deployed, Environment, Inputs, Open, Options, Pick, Promote, Push, Rollback,
+    Smoke, Source,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, fs};
@@ -131,8 +132,49 @@ impl Pure for Bake {
     }
 }
 
+/// Finds fault with what is live.
+#[derive(Serialize)]
+struct Faulty;
+
+impl Step for Faulty {
+    const NAME: &'static str = "faulty";
+    const VERSION: u32 = 1;
+    type In = Deployed<Production>;
+    type Out = ();
+}
+
+impl Pure for Faulty {
+    fn reads(&self, _: &Cx) -> Result<Reads, StepError> {
+        Ok(Reads::nothing())
+    }
+
+    async fn run(&self, _: &Cx, _: Deployed<Production>) -> Result<(), StepError> {
+        Err(StepError::check("the customers complain"))
+    }
+}
+
 /// Staging, a yes, production.
 pub(crate) fn release(inputs: &Inputs) -> Pipeline {
+    until_live(inputs, |g, live| {
+        g.effect("production", Smoke::<Production>::new(inputs)?, Plain(live));
+        Ok(())
+    })
+}
+
+/// The same, and then something fails.
+pub(crate) fn regretted(inputs: &Inputs) -> Pipeline {
+    until_live(inputs, |g, live| {
+        g.pure("", Faulty, Plain(live));
+        Ok(())
+    })
+}
+
+type Live<'g> = Handle<'g, Even<Deployed<Production>>>;
+
+fn until_live(
+    inputs: &Inputs,
+    then: impl for<'g> FnOnce(&mut Graph<'g>, Live<'g>) -> Result<(), StepError>,
+) -> Pipeline {
     let built = try_pipeline("release", |g| {
         let mut images = Vec::new();
         for service in inputs.services() {
@@ -145,8 +187,7 @@ pub(crate) fn release(inputs: &Inputs) -> Pipeline {
         let smoked = g.effect("staging", Smoke::<Staging>::new(inputs)?, Plain(deployed));
         let approval = g.gate("production", Approve::<Production, Staging>::new(inputs)?, smoked);
         let promoted = g.effect("production", Measured(Promote::<Production>::new(inputs)?), approval);
-        g.effect("production", Smoke::<Production>::new(inputs)?, Plain(promoted));
-        Ok::<(), StepError>(())
+        then(g, promoted)
     });
     built.unwrap()
 }

@@ -1,7 +1,7 @@
 //! The harness itself: stopped before and after every record of the journal, resumed, and every act done twice.
 
 use crate::{
-    pipelines::{GATE, Wish, rollback},
+    pipelines::{GATE, Wish, regretted, rollback},
     registry::Port,
     world::{World, run_id},
 };
@@ -58,6 +58,29 @@ async fn a_release_that_is_approved_through_its_journal_and_killed_anywhere_arri
     let swept = crash_sweep(scene).await;
     swept.assert_covers(&asked());
     do_twice(scene).await;
+}
+
+#[tokio::test]
+async fn a_release_that_is_regretted_and_killed_at_any_record_gives_way_to_the_one_before_it() {
+    let port = Port::take();
+    let wish = || Wish { version: "1.1.0", ..Wish::default() };
+    let scene = async || {
+        let world = World::at(&port).await;
+        world.start(&Wish::default().release(), &run_id(10)).await;
+        let (resources, seen) = (world.resources.clone(), Arc::clone(&world));
+        Scene::new(move || regretted(&wish().inputs("release")), move || seen.seen()).resources(resources)
+    };
+    let swept = crash_sweep(scene).await;
+    swept.assert_covers(&regretted(&wish().inputs("release")));
+    do_twice(scene).await;
+
+    let world = World::at(&port).await;
+    world.start(&Wish::default().release(), &run_id(10)).await;
+    let report = world.start(&regretted(&wish().inputs("release")), &run_id(11)).await;
+    assert!(report.outcome == RunOutcome::Failed && report.stuck.is_empty(), "{report:?}");
+    let seen = crate::world::look(&world.production);
+    assert_eq!(seen.live.unwrap().version, "1.0.0");
+    assert!(seen.services.values().all(|s| s.standby.is_none()), "what was regretted stands no more");
 }
 
 #[tokio::test]

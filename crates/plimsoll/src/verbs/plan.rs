@@ -33,7 +33,8 @@ pub(crate) fn plan(
     pipeline: &str,
     format: Option<PlanFormat>,
 ) -> Result<ExitCode, CliError> {
-    let plan = running::runtime()?.block_on(async { built(session, project, pipeline).await?.plan(session).await })?;
+    let plan = running::runtime()?
+        .block_on(async { read(session, project, pipeline).await?.build(project)?.plan(session).await })?;
     let chosen = format.unwrap_or(if session.global.json { PlanFormat::Json } else { PlanFormat::Tree });
     session.console.out(&match chosen {
         PlanFormat::Tree => render::tree(&plan, session.mode.color),
@@ -58,7 +59,8 @@ pub(crate) fn explain(
     };
     let mut known = Vec::new();
     for name in names {
-        let built = match runtime.block_on(built(session, project, name)) {
+        let read = runtime.block_on(read(session, project, name))?;
+        let built = match read.build(project) {
             Ok(built) => built,
             Err(error) if pipeline.is_some() => return Err(error),
             // One that needs more than a name, such as an environment, has nothing to explain.
@@ -101,14 +103,26 @@ impl Built {
     }
 }
 
-async fn built(session: &Session, project: &Project, pipeline: &str) -> Result<Built, CliError> {
+/// What a pipeline is built from.
+struct Read {
+    inputs: Inputs,
+    workspace: Workspace,
+}
+
+impl Read {
+    fn build(self, project: &Project) -> Result<Built, CliError> {
+        let pipeline = project.build(&self.inputs)?;
+        Ok(Built { inputs: self.inputs, workspace: self.workspace, pipeline })
+    }
+}
+
+async fn read(session: &Session, project: &Project, pipeline: &str) -> Result<Read, CliError> {
     let Some(name) = project.names().find(|name| *name == pipeline) else {
         let known = project.names().map(str::to_owned).collect();
         return Err(CliError::UnknownPipeline { pipeline: pipeline.to_owned(), known });
     };
     let (inputs, workspace) = session.inputs(Wanted { pipeline: name, ..Wanted::default() }).await?;
-    let pipeline = project.build(&inputs)?;
-    Ok(Built { inputs, workspace, pipeline })
+    Ok(Read { inputs, workspace })
 }
 
 #[cfg(test)]
