@@ -137,7 +137,7 @@ pub enum Refusal {
         live: Option<RunId>,
     },
     /// It was stopped on purpose.
-    #[error("{environment} was stopped; start it first")]
+    #[error("{environment} was stopped; `cargo xtask start {environment}` ends that")]
     Stopped {
         /// The environment.
         environment: EnvironmentName,

@@ -40,10 +40,12 @@ pub(crate) fn cargo_variables(environment: &Environment) -> Vec<(&OsStr, &OsStr)
     found
 }
 
-/// `cargo ARGS` in the workspace's root.
+/// `cargo ARGS` in the workspace's root. Unless `CARGO_TARGET_DIR` says otherwise it builds in a directory of its own: cargo
+/// locks the one it builds in, and neither a person's build nor `cargo xtask stop` is to wait for a check.
 pub(crate) fn cargo(cx: &Cx, args: &[&str]) -> Cmd {
     let environment = cx.environment();
     Cmd::new("cargo")
+        .env("CARGO_TARGET_DIR", cx.root().join("target/plimsoll/checks"))
         .args(args.iter().copied())
         .cwd(cx.root())
         .inherit_base(environment)

@@ -15,11 +15,19 @@ pub(crate) fn full_name(package: &str) -> String {
     format!("{package}-delivery")
 }
 
+/// Whether the full executable was built before, so that building it again is a matter of moments.
+pub(crate) fn is_built(package: &str) -> bool {
+    std::env::current_exe().is_ok_and(|own| own.with_file_name(full_name(package)).exists())
+}
+
 /// What builds and starts the full executable. Everything of this process's environment is passed on: it is the same program.
+/// Cargo shows what it does when that takes long.
 fn full_command(package: &str, args: &[OsString], environment: &Environment) -> Cmd {
     let bin = full_name(package);
     Cmd::new(settings::cargo(environment))
-        .args(["run", "--quiet", "--package", package, "--features", "delivery", "--bin", &bin, "--"])
+        .arg("run")
+        .args(is_built(package).then_some("--quiet"))
+        .args(["--package", package, "--features", "delivery", "--bin", &bin, "--"])
         .args(args.iter().cloned())
         .envs(environment.iter())
 }

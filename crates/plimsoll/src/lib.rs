@@ -22,6 +22,10 @@
 //!
 //! This crate is the command line: what a step does is in `plimsoll-steps`, how steps are run in `plimsoll-engine`.
 
+#[cfg(all(doctest, feature = "delivery"))]
+#[doc = include_str!("../../../docs/book/adopting.md")]
+mod adopting {}
+
 mod cli;
 mod cli_error;
 #[cfg(feature = "delivery")]

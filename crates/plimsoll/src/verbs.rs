@@ -50,11 +50,9 @@ fn start(session: &Session, project: &Project, wanted: Wanted) -> Result<ExitCod
     })
 }
 
-/// Says that the full executable is built first, when that will take a while and nothing else would be seen.
+/// Says that the full executable is built first, when that will take a while.
 pub(crate) fn announce_full(session: &Session, project: &Project) {
-    let built =
-        std::env::current_exe().is_ok_and(|own| own.with_file_name(form::full_name(project.package())).exists());
-    if !built && !session.global.quiet {
+    if !form::is_built(project.package()) && !session.global.quiet {
         session.console.err("building the delivery verbs: this takes a few minutes the first time\n");
     }
 }

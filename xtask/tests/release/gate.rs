@@ -6,7 +6,7 @@ use crate::{
 };
 use std::fs;
 
-const ASKS: &str = "Approve for production? Type `yes`, or a reason to refuse; an empty line lets the run wait:";
+const ASKS: &str = "Approve for production? Type `yes`, or `no` and why; an empty line lets the run wait:";
 
 #[test]
 fn without_anybody_to_ask_a_release_parks_and_goes_on_when_it_is_approved() {
@@ -123,7 +123,9 @@ fn at_a_terminal_an_empty_line_lets_the_run_wait_and_a_reason_ends_it() {
     assert_eq!(place.runs()[0]["outcome"], "parked");
 
     let reason = "not before the holidays";
-    answered(&place, &["resume", &run], reason).expect(1).says(&format!("ada@example.org said no: {reason}"));
+    answered(&place, &["resume", &run], &format!("no: {reason}"))
+        .expect(1)
+        .says(&format!("ada@example.org said no: {reason}"));
     assert_eq!(place.status().live("production"), before.live("production"));
     let runs = place.runs();
     assert_eq!((runs.len(), &runs[0]["outcome"]), (2, &"failed".into()));

@@ -124,7 +124,6 @@ async fn what_stops_answering_after_its_cut_over_gives_way_to_what_served_before
     // Once more changes nothing, though what serves was put there by this very run.
     let again = world.resume(&release, &run_id(2)).await;
     assert!(again.stuck.is_empty(), "{again:?}");
-    println!("{}", ending(&again, "promote[production]"));
     assert_eq!((served(&world).as_deref(), look(&world.production).generation), (Some("1.0.0"), generation));
 }
 

@@ -39,6 +39,9 @@ pub(crate) async fn stop(session: &Session, name: &str, reason: Option<&str>) ->
     let target = target(session, name)?;
     let actor = session.actor().await;
     let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
+    if seen.live.is_none() {
+        return Err(StepError::user(format!("nothing was deployed to {name} yet: there is nothing to stop")).into());
+    }
     if seen.stopped {
         session.console.out(&format!("{name} is stopped already (generation {})\n", seen.generation));
         return Ok(ExitCode::SUCCESS);

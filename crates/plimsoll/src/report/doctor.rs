@@ -56,10 +56,14 @@ pub(crate) fn list(findings: &[Finding], color: bool) -> String {
         let (word, tone) = match finding.verdict {
             Verdict::Ok => ("ok", Tone::Good),
             Verdict::MissingOptional => ("optional", Tone::Look),
-            Verdict::MissingRequired => ("missing", Tone::Bad),
+            Verdict::MissingRequired => ("wrong", Tone::Bad),
         };
         let word = paint(color, tone, &format!("{word:>9}"));
-        let _ = writeln!(out, "{word}  {:width$}  {}", finding.name, one_line(&finding.found));
+        let mut lines = finding.found.lines();
+        let _ = writeln!(out, "{word}  {:width$}  {}", finding.name, one_line(lines.next().unwrap_or_default()));
+        for line in lines {
+            let _ = writeln!(out, "{:>9}  {:width$}  {}", "", "", one_line(line));
+        }
         if let Some(fix) = &finding.fix {
             let _ = writeln!(out, "{:>9}  {:width$}  fix: {}", "", "", one_line(fix));
         }
@@ -80,7 +84,7 @@ mod tests {
     fn what_is_missing_has_its_fix_below() {
         let findings =
             [Finding::ok("git", "git version 2.43"), Finding::required("linker", "no `cc`", "apt install gcc")];
-        let expected = "       ok  git     git version 2.43\n  missing  linker  no `cc`\n                   fix: apt install gcc\n";
+        let expected = "       ok  git     git version 2.43\n    wrong  linker  no `cc`\n                   fix: apt install gcc\n";
         assert_eq!(list(&findings, false), expected);
         assert!(!healthy(&findings) && healthy(&findings[..1]));
         assert!(healthy(&[Finding::optional("nextest", "", "")]));

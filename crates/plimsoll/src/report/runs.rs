@@ -23,6 +23,9 @@ pub(crate) struct Listed {
     pub(crate) started_at: String,
     pub(crate) actor: String,
     pub(crate) steps: Vec<ListedStep>,
+    /// How long processes worked on it; one that was killed did not come to say so.
+    #[serde(skip)]
+    pub(crate) worked_millis: u64,
     /// Why its journal cannot be believed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
@@ -52,6 +55,10 @@ impl Listed {
             Record::Outcome { step, output, .. } => Some((step.as_str(), output.as_str())),
             _ => None,
         });
+        let worked = entries.iter().map(|entry| match entry.record {
+            Record::Ended { millis, .. } => millis,
+            _ => 0,
+        });
         let version = picked_version(outputs).unwrap_or_else(|| built.to_owned());
         Some(Self {
             id: id.clone(),
@@ -61,6 +68,7 @@ impl Listed {
             started_at: first.at.to_string(),
             actor: actor.clone(),
             steps: steps.iter().map(|print| listed(&print.name)).collect(),
+            worked_millis: worked.sum(),
             error: None,
         })
     }
@@ -75,6 +83,7 @@ impl Listed {
             started_at: String::new(),
             actor: String::new(),
             steps: Vec::new(),
+            worked_millis: 0,
             error: Some(error.to_string()),
         }
     }
@@ -125,14 +134,13 @@ pub(crate) fn list(runs: &Runs, color: bool) -> String {
         if let Some(error) = &run.error {
             return vec![run.id.to_string(), run.outcome.to_owned(), one_line(error)];
         }
-        let worked: u64 = run.steps.iter().filter(|step| !step.cached).map(|step| step.millis).sum();
         vec![
             run.id.to_string(),
             run.outcome.to_owned(),
             run.pipeline.clone(),
             one_line(&run.version),
             one_line(&run.actor),
-            duration(worked),
+            duration(run.worked_millis),
         ]
     };
     let text = table(&runs.runs.iter().map(row).collect::<Vec<_>>());

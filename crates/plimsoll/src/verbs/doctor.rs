@@ -98,7 +98,8 @@ fn toolchain(platform: Platform, sysroot: &Path) -> Finding {
             format!("target {} with crt-static; `rustup target add {}` is preferred", triple("gnu"), triple("musl")),
         )
     } else {
-        let fix = format!("rustup target add {}", triple("musl"));
+        let gcc = format!("gcc-{}-linux-gnu", platform.rust_arch().replace('_', "-"));
+        let fix = format!("rustup target add {}, and install the package `{gcc}`", triple("musl"));
         Finding::optional(&name, "no target is installed: the platform is left out (an error in profile github)", fix)
     }
 }
@@ -170,7 +171,8 @@ mod tests {
         let foreign = Platform::ALL.into_iter().find(|p| Platform::host() != Some(*p)).unwrap();
         let finding = toolchain(foreign, sysroot.path());
         assert_eq!(finding.verdict, Verdict::MissingOptional);
-        assert_eq!(finding.fix, Some(format!("rustup target add {}-unknown-linux-musl", foreign.rust_arch())));
+        let fix = finding.fix.unwrap();
+        assert!(fix.starts_with(&format!("rustup target add {}-unknown-linux-musl", foreign.rust_arch())), "{fix}");
         let target = format!("lib/rustlib/{}-unknown-linux-musl/lib", foreign.rust_arch());
         fs::create_dir_all(sysroot.path().join(target)).unwrap();
         assert_eq!(toolchain(foreign, sysroot.path()).verdict, Verdict::Ok);
