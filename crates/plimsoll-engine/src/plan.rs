@@ -49,6 +49,9 @@ pub struct PlannedStep {
     /// Its parameters, as JSON.
     #[serde(skip)]
     pub params: String,
+    /// What it reads, by name: `file src/lib.rs`, `env RUSTFLAGS`. Of pure steps only.
+    #[serde(skip)]
+    pub reads: Vec<String>,
     /// How long it took when it last did its work, in milliseconds.
     pub expected_millis: Option<u64>,
 }

@@ -230,16 +230,18 @@ impl Setup {
         };
         let decisions = plan::decide(&facts, &known);
         let name = |n: &usize| Arc::clone(&pipeline.nodes[*n].name);
-        let step = |(node, decision): (&Node, _)| PlannedStep {
+        let named = |reads: &Reads| reads.components().iter().map(|component| component.name.clone()).collect();
+        let step = |((node, decision), reads): ((&Node, _), &Option<Reads>)| PlannedStep {
             name: Arc::clone(&node.name),
             kind: node.kind,
             needs: node.needs.iter().map(name).collect(),
             decision,
             repeat: node.repeat,
             params: node.params.clone(),
+            reads: reads.as_ref().map(named).unwrap_or_default(),
             expected_millis: cache.expected_millis(&node.name),
         };
-        let steps = pipeline.nodes.iter().zip(decisions).map(step).collect();
+        let steps = pipeline.nodes.iter().zip(decisions).zip(&reads).map(step).collect();
         Ok(Plan { pipeline: pipeline.name.clone(), hash: pipeline.plan_hash(), steps })
     }
 

@@ -20,6 +20,10 @@ use tokio::{
     net::TcpStream,
 };
 
+/// What happens by itself happens within this: nobody helped, and no wait of ten seconds or more ran out. How long it took is
+/// printed, and not judged: the machine may be busy.
+pub(crate) const BY_ITSELF: Duration = Duration::from_secs(5);
+
 pub(crate) type Scenario = fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(crate) struct World {

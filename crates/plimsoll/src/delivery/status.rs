@@ -131,13 +131,20 @@ fn render(status: &Status) -> String {
             say(format!("  stopped by {} at {}{reason}", by.actor, by.at.readable()));
         }
         say(format!("  started by {}{approved}, run {}", live.started_by, live.run));
+        // What is wrong with all of them alike is said once.
+        let first = live.services.first().and_then(|s| s.failing.as_ref());
+        let common =
+            first.filter(|f| live.services.len() > 1 && live.services.iter().all(|s| s.failing.as_ref() == Some(*f)));
+        if let Some(failing) = common {
+            say(format!("  {failing}"));
+        }
         for service in &live.services {
             let url = service.url.as_deref().unwrap_or("-");
             say(format!(
                 "  {:<24} {:<5} {}/{} ready  {url}",
                 service.name, service.slot, service.ready, service.replicas
             ));
-            if let Some(failing) = &service.failing {
+            if let Some(failing) = service.failing.as_ref().filter(|_| common.is_none()) {
                 say(format!("    {failing}"));
             }
         }

@@ -148,14 +148,17 @@ pub(crate) fn explain(plan: &Plan, step: &PlannedStep) -> String {
     let list = |names: &[&str]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     let params = if step.params == "null" { "none".to_owned() } else { one_line(&step.params) };
     let expected = step.expected_millis.map_or_else(|| "not known: it has not run here".to_owned(), duration);
+    let mut reads: Vec<String> = step.reads.iter().map(|name| format!("  reads      {}", one_line(name))).collect();
+    reads.push(String::new());
     format!(
-        "{} in {}\n  decision   {}\n  kind       {kind}\n  parameters {}\n  needs      {}\n  needed by  {}\n  last time  {expected}\n",
+        "{} in {}\n  decision   {}\n  kind       {kind}\n  parameters {}\n  needs      {}\n  needed by  {}\n  last time  {expected}\n{}",
         step.name,
         plan.pipeline,
         decided(&step.decision),
         params,
         list(&needs),
         list(&needed),
+        reads.join("\n"),
     )
 }
 
@@ -172,6 +175,7 @@ mod tests {
             decision,
             repeat: (kind == Kind::Effect).then_some(Repeat::Reconcilable),
             params: "{\"package\":\"api\"}".into(),
+            reads: vec!["file src/lib.rs".into(), "env CC".into()],
             expected_millis: (name == "image").then_some(1_500),
         }
     }
@@ -230,8 +234,14 @@ mod tests {
     fn a_step_is_explained_with_what_it_needs_and_what_needs_it() {
         let plan = plan();
         let text = explain(&plan, &plan.steps[2]);
-        for part in ["image in release", "depends on compile[b]", "compile[a], compile[b]", "needed by  push", "1.5 s"]
-        {
+        for part in [
+            "image in release",
+            "depends on compile[b]",
+            "compile[a], compile[b]",
+            "needed by  push",
+            "1.5 s",
+            "reads      env CC",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

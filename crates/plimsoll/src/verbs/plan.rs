@@ -77,6 +77,7 @@ pub(crate) fn explain(
             let params: serde_json::Value = serde_json::from_str(&found.params).unwrap_or_default();
             let mut value = serde_json::to_value(found).expect("a planned step is plain data");
             value["params"] = params;
+            value["reads"] = found.reads.clone().into();
             value["pipeline"] = plan.pipeline.clone().into();
             json(&value)
         } else {
