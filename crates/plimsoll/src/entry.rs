@@ -30,15 +30,26 @@ pub fn main(project: Project) -> ExitCode {
             Call { project, args, environment, settings: settings.clone(), console: console.clone() }.answer(&cli)
         }
         Err(error) => {
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
             // Help and version are no mistakes: clap knows which is which, and where each is printed.
-            let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+            let _ = without_hidden(error).print();
+            code
         }
     };
     if settings.timings {
         console.err(&format!("main to exit: {} ms\n", begun.elapsed().as_millis()));
     }
     code
+}
+
+/// Clap proposes also what nobody is meant to type.
+fn without_hidden(mut error: clap::Error) -> clap::Error {
+    let kind = clap::error::ContextKind::SuggestedSubcommand;
+    if let Some(clap::error::ContextValue::Strings(near)) = error.get(kind).cloned() {
+        let near = near.into_iter().filter(|name| !name.starts_with("__")).collect();
+        error.insert(kind, clap::error::ContextValue::Strings(near));
+    }
+    error
 }
 
 /// One call of the command.
@@ -98,6 +109,13 @@ fn completions(shell: clap_complete::Shell) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_typing_error_is_answered_with_verbs_that_are_meant_to_be_typed() {
+        let error = Cli::try_parse_from(["xtask", "relase"]).unwrap_err();
+        let text = without_hidden(error).to_string();
+        assert!(text.contains("'release'") && !text.contains("__resume"), "{text}");
+    }
 
     #[test]
     fn completions_know_the_verbs() {
