@@ -87,7 +87,11 @@ pub(crate) fn diagnostics(log: &str) -> Vec<String> {
     let mut saying = 0;
     for line in log.lines() {
         let trimmed = line.trim_start();
-        let other = trimmed.is_empty() || trimmed.starts_with("note: ") || is_error(line) || is_panic(trimmed);
+        let other = trimmed.is_empty()
+            || trimmed.starts_with("note: ")
+            || trimmed == "stack backtrace:"
+            || is_error(line)
+            || is_panic(trimmed);
         if saying > 0 && !other {
             found.push(format!("  {trimmed}"));
             saying -= 1;
