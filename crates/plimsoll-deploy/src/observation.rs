@@ -60,6 +60,13 @@ pub struct SlotView {
     pub crashes: u32,
 }
 
+impl SlotView {
+    /// Whether it runs exactly this: the same digest with the same configuration.
+    pub fn runs(&self, spec: &ServiceSpec) -> bool {
+        self.digest == spec.digest && self.config_hash == spec.config_hash
+    }
+}
+
 /// A release as recorded at the target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseRecord {

@@ -257,7 +257,7 @@ fn wanted<'a>(goal: &'a Goal, seen: &'a Observation) -> Vec<Wanted<'a>> {
 fn one_wanted<'a>(spec: &'a ServiceSpec, seen: &'a Observation) -> Option<Wanted<'a>> {
     let view = seen.services.get(&spec.name);
     let live = view.and_then(|v| v.live.as_ref());
-    if live.is_some_and(|l| runs(l, spec)) {
+    if live.is_some_and(|l| l.runs(spec)) {
         return None;
     }
     let standby = view.and_then(|v| v.standby.as_ref());
@@ -266,12 +266,8 @@ fn one_wanted<'a>(spec: &'a ServiceSpec, seen: &'a Observation) -> Option<Wanted
         (None, Some(standby)) => standby.slot,
         (None, None) => Slot::Blue,
     };
-    let stands = standby.filter(|s| s.slot == to && runs(s, spec));
+    let stands = standby.filter(|s| s.slot == to && s.runs(spec));
     Some(Wanted { spec, from: live.map(|l| l.slot), to, stands })
-}
-
-fn runs(slot: &SlotView, spec: &ServiceSpec) -> bool {
-    slot.digest == spec.digest && slot.config_hash == spec.config_hash
 }
 
 /// Whether every replica of a slot is ready, and there is one.
@@ -407,7 +403,7 @@ fn returned(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Polic
     }
     let unfit = |of: &&SlotOf| {
         let spec = goal.services().into_iter().find(|spec| spec.name == of.0);
-        standby(seen, of).zip(spec).is_some_and(|(slot, spec)| runs(slot, spec))
+        standby(seen, of).zip(spec).is_some_and(|(slot, spec)| slot.runs(spec))
     };
     if let Some((service, slot)) = left.iter().find(unfit) {
         return Action::RetireFailed { service: service.clone(), slot: *slot };

@@ -257,12 +257,9 @@ impl Setup {
         let turn = self.turn(pipeline, run, &start.actor)?;
         let dir = self.state.run(run);
         dir.create().map_err(state)?;
-        let synced = dir.sync_name();
         let guard = dir.lock().map_err(state)?.ok_or_else(|| RunError::Busy { run: run.clone() })?;
         let shared = self.shared(run, pipeline.plan_hash(), &Prior::default());
         let reads = read_all(&pipeline.nodes, &shared)?;
-        let synced = synced.join().expect("syncing a directory does not panic");
-        synced.map_err(state)?;
         let mut journal = Journal::create(&dir.journal(), run, Arc::clone(&self.clock)).map_err(state)?;
         let record = Record::Started {
             format: crate::journal::FORMAT,

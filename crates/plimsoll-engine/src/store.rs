@@ -91,32 +91,17 @@ impl RunDir {
         self.path.join("journal.jsonl")
     }
 
-    /// Makes the directory.
+    /// Makes the directory, durably: what is synced into it later must not lack its own name after a loss of power.
     pub fn create(&self) -> io::Result<()> {
-        create_private(&self.path.join("logs"))
-    }
-
-    /// Makes the directory's own name durable, without which nothing that is synced into it would be found after a loss of
-    /// power. Takes as long as a disk takes; a thread does it while its caller goes on.
-    pub(crate) fn sync_name(&self) -> std::thread::JoinHandle<io::Result<()>> {
-        let runs = self.path.parent().map(Path::to_owned);
-        std::thread::spawn(move || {
-            let Some(runs) = runs else { return Ok(()) };
-            File::open(&runs)?.sync_all()?;
-            // The first run also made `runs` itself.
-            let first = fs::read_dir(&runs)?.take(2).count() < 2;
-            if first { runs.parent().map_or(Ok(()), |state| File::open(state)?.sync_all()) } else { Ok(()) }
-        })
+        create_private(&self.path.join("logs"))?;
+        // Of `runs`, and of the state directory in case that was made as well.
+        self.path.ancestors().skip(1).take(2).try_for_each(|above| File::open(above)?.sync_all())
     }
 
     /// Takes the run's lock; `None` when another process works on it.
     pub fn lock(&self) -> io::Result<Option<RunLock>> {
         let file = File::options().create(true).truncate(false).write(true).open(self.path.join("lock"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(RunLock(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e),
-        }
+        Ok(lock_now(&file)?.then_some(RunLock(file)))
     }
 
     /// Reads the journal and where the run stands.
@@ -129,6 +114,15 @@ impl RunDir {
             None => RunOutcome::Interrupted,
         };
         Ok((read, outcome))
+    }
+}
+
+/// Locks a file as long as it is open; false when another process has it.
+pub(crate) fn lock_now(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(e),
     }
 }
 

@@ -3,12 +3,12 @@
 //! A lock of the kernel on `STATE/turns/<pipeline>`, with its holder's name in the file. It is free as soon as its process
 //! is gone; a run that parked holds none. Not the lock of an environment, which lies at the target and outlasts a process.
 
-use crate::store::{StateDir, create_private};
+use crate::store::{StateDir, create_private, lock_now};
 use plimsoll_core::{RunId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
-    fs::{File, TryLockError},
+    fs::File,
     io::{self, Read as _, Seek as _, Write as _},
     path::Path,
     time::Duration,
@@ -56,15 +56,12 @@ pub(crate) fn take(state: &StateDir, pipeline: &str, holder: &Holder) -> Result<
     let turns = state.path().join("turns");
     create_private(&turns)?;
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(turns.join(pipeline))?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0)?;
-            file.write_all(&serde_json::to_vec(holder).map_err(io::Error::from)?)?;
-            Ok(Turn(file))
-        }
-        Err(TryLockError::WouldBlock) => Err(NoTurn::Held(name(&mut file)?)),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+    if !lock_now(&file)? {
+        return Err(NoTurn::Held(name(&mut file)?));
     }
+    file.set_len(0)?;
+    file.write_all(&serde_json::to_vec(holder).map_err(io::Error::from)?)?;
+    Ok(Turn(file))
 }
 
 /// The holder's name. It is written just after the lock was taken: for a moment there is none, or that of the one before.

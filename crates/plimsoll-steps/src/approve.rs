@@ -173,9 +173,7 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Approve<E, S> {
 fn standing(release: &Release, seen: &Observation) -> Option<ApprovalRecord> {
     let live =
         seen.live.as_ref().filter(|live| live.version == release.version && live.revision == release.revision)?;
-    let same = release.services.iter().all(|s| {
-        live.services.get(&s.name).is_some_and(|r| r.spec.digest == s.digest && r.spec.config_hash == s.config_hash)
-    });
+    let same = release.services.iter().all(|s| live.services.get(&s.name).is_some_and(|r| r.spec.is_same_as(s)));
     (same && live.services.len() == release.services.len()).then(|| live.approval.clone())?
 }
 

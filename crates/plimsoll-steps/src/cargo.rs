@@ -2,7 +2,10 @@
 
 use plimsoll_engine::{Cx, StepError};
 use plimsoll_process::{Cmd, Environment};
-use std::ffi::OsStr;
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 /// Variables that change what cargo and rustc do. They are passed on, and they are part of every cargo step's
 /// fingerprint. What is not listed here or in the base list does not reach cargo.
@@ -40,12 +43,17 @@ pub(crate) fn cargo_variables(environment: &Environment) -> Vec<(&OsStr, &OsStr)
     found
 }
 
-/// `cargo ARGS` in the workspace's root. Unless `CARGO_TARGET_DIR` says otherwise it builds in a directory of its own: cargo
-/// locks the one it builds in, and neither a person's build nor `cargo xtask stop` is to wait for a check.
+/// Where steps build, apart from the directory of everyday builds: other flags in the same one would rebuild everything to and
+/// fro, and cargo locks the one it builds in.
+pub(crate) fn target_dir(root: &Path) -> PathBuf {
+    root.join("target/plimsoll")
+}
+
+/// `cargo ARGS` in the workspace's root. Unless `CARGO_TARGET_DIR` says otherwise it builds in a directory of its own: neither a person's build nor `cargo xtask stop` is to wait for a check.
 pub(crate) fn cargo(cx: &Cx, args: &[&str]) -> Cmd {
     let environment = cx.environment();
     Cmd::new("cargo")
-        .env("CARGO_TARGET_DIR", cx.root().join("target/plimsoll/checks"))
+        .env("CARGO_TARGET_DIR", target_dir(cx.root()).join("checks"))
         .args(args.iter().copied())
         .cwd(cx.root())
         .inherit_base(environment)

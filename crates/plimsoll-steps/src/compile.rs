@@ -2,7 +2,7 @@
 //! reach it. Built twice, in other directories and by other users, it is the same bytes.
 
 use crate::{
-    cargo,
+    cargo::{self, target_dir},
     origin::Origins,
     toolchain::{Machine, Toolchain},
     workspace::Workspace,
@@ -113,11 +113,6 @@ fn rustflags(cx: &Cx, toolchain: &Toolchain) -> Vec<String> {
         flags.push("-Ctarget-feature=+crt-static".to_owned());
     }
     flags
-}
-
-/// Apart from the directory of everyday builds: other flags in the same one would rebuild everything to and fro.
-fn target_dir(root: &Path) -> PathBuf {
-    root.join("target/plimsoll")
 }
 
 impl Step for Compile {

@@ -90,7 +90,7 @@ impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
         let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
         for spec in goal.services() {
             let standby = seen.services.get(&spec.name).and_then(|view| view.standby.as_ref());
-            if let Some(slot) = standby.filter(|s| s.digest == spec.digest && s.config_hash == spec.config_hash) {
+            if let Some(slot) = standby.filter(|slot| slot.runs(spec)) {
                 target.retire(&spec.name, slot.slot).await.map_err(|e| StepError::of(&e))?;
             }
         }

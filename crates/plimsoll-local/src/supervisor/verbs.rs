@@ -166,9 +166,9 @@ async fn stand_up(
         return Err(refused(what(), "the environment is stopped; start it first"));
     }
     let known = environment.services.get(&spec.name);
-    let same = known.and_then(|k| k.slots.get(&slot)).is_some_and(|s| {
-        s.spec.digest == spec.digest && s.spec.config_hash == spec.config_hash && s.spec.replicas == spec.replicas
-    });
+    let same = known
+        .and_then(|k| k.slots.get(&slot))
+        .is_some_and(|s| s.spec.is_same_as(&spec) && s.spec.replicas == spec.replicas);
     let live = known.is_some_and(|k| k.live == Some(slot));
     if live && !same {
         return Err(refused(what(), "the slot is live"));

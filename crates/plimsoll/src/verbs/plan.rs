@@ -33,8 +33,11 @@ pub(crate) fn plan(
     pipeline: &str,
     format: Option<PlanFormat>,
 ) -> Result<ExitCode, CliError> {
-    let plan = running::runtime()?
-        .block_on(async { read(session, project, pipeline).await?.build(project)?.plan(session).await })?;
+    let plan = running::runtime()?.block_on(async {
+        let read = read(session, project, pipeline).await?;
+        let built = project.build(&read.inputs)?;
+        read.plan(session, &built).await
+    })?;
     let chosen = format.unwrap_or(if session.global.json { PlanFormat::Json } else { PlanFormat::Tree });
     session.console.out(&match chosen {
         PlanFormat::Tree => render::tree(&plan, session.mode.color),
@@ -60,18 +63,18 @@ pub(crate) fn explain(
     let mut known = Vec::new();
     for name in names {
         let read = runtime.block_on(read(session, project, name))?;
-        let built = match read.build(project) {
+        let built = match project.build(&read.inputs) {
             Ok(built) => built,
             Err(error) if pipeline.is_some() => return Err(error),
             // One that needs more than a name, such as an environment, has nothing to explain.
             Err(_) => continue,
         };
-        let names = built.pipeline.step_names();
+        let names = built.step_names();
         if !names.iter().any(|name| name == step) {
             known.extend(names);
             continue;
         }
-        let plan = runtime.block_on(built.plan(session))?;
+        let plan = runtime.block_on(read.plan(session, &built))?;
         let found = plan.steps.iter().find(|planned| &*planned.name == step).expect("the plan has all steps");
         let text = if session.global.json {
             let params: serde_json::Value = serde_json::from_str(&found.params).unwrap_or_default();
@@ -89,21 +92,6 @@ pub(crate) fn explain(
     Err(CliError::UnknownStep { step: step.to_owned(), known })
 }
 
-/// A pipeline with what it was built from.
-struct Built {
-    inputs: Inputs,
-    workspace: Workspace,
-    pipeline: Pipeline,
-}
-
-impl Built {
-    async fn plan(self, session: &Session) -> Result<Plan, CliError> {
-        let reporter = Arc::new(RunReporter::new(session));
-        let setup = running::setup(session, &self.inputs, self.workspace, &reporter).await?;
-        Ok(setup.plan(&self.pipeline, &RunId::new(system_clock()(), 0))?)
-    }
-}
-
 /// What a pipeline is built from.
 struct Read {
     inputs: Inputs,
@@ -111,9 +99,10 @@ struct Read {
 }
 
 impl Read {
-    fn build(self, project: &Project) -> Result<Built, CliError> {
-        let pipeline = project.build(&self.inputs)?;
-        Ok(Built { inputs: self.inputs, workspace: self.workspace, pipeline })
+    async fn plan(self, session: &Session, pipeline: &Pipeline) -> Result<Plan, CliError> {
+        let reporter = Arc::new(RunReporter::new(session));
+        let setup = running::setup(session, &self.inputs, self.workspace, &reporter).await?;
+        Ok(setup.plan(pipeline, &RunId::new(system_clock()(), 0))?)
     }
 }
 
