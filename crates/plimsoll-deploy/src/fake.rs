@@ -101,6 +101,7 @@ impl Stands {
             ready: if ready { self.spec.replicas } else { 0 },
             active: self.active,
             failing: (!ready).then(|| failing.to_owned()),
+            stuck: false,
             crashes: self.crashes + u32::from(ended),
         }
     }
@@ -172,6 +173,7 @@ impl FakeTarget {
             stopped,
             switched: state.switched.clone(),
             lock: state.lock.as_ref().filter(|(_, until)| *until > Instant::now()).map(|(view, _)| view.clone()),
+            drift: Vec::new(),
         })
     }
 

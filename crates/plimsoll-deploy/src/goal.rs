@@ -2,6 +2,7 @@
 
 use crate::{
     observation::{Observation, ReleaseRecord},
+    plan::all_serve,
     spec::{Release, ServiceSpec},
     target::{Change, LockOwner},
 };
@@ -127,6 +128,8 @@ pub fn reconcile(goal: &Goal, seen: &Observation) -> Reached {
     let run = goal.owner().run;
     if let Some(live) = &seen.live
         && goal.is_served_by(live)
+        && all_serve(goal, seen)
+        && seen.drift.is_empty()
     {
         let before = seen.history.first();
         let moved = live

@@ -47,7 +47,7 @@ pub use probe::{
     smoke_environment,
 };
 
-pub use observation::{LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched};
+pub use observation::{Drift, LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched};
 pub use spec::{Activation, ApprovalRecord, Evidence, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
 pub use target::{
     Change, CutOver, CutOverDone, DrainReport, Fut, Histogram, LockOutcome, LockOwner, Move, Probed, SlotTraffic,

@@ -152,6 +152,7 @@ impl Model {
                     ready: u16::from(health == Health::Ready),
                     active: (service.live == Some(slot) && !service.idle).then_some(Generation(world.generation)),
                     failing: None,
+                    stuck: false,
                     crashes: 0,
                 })
             };
@@ -168,6 +169,7 @@ impl Model {
             stopped: false,
             switched: None,
             lock: None,
+            drift: Vec::new(),
         }
     }
 
@@ -246,7 +248,7 @@ impl Model {
                     Refusal::Failed { .. } => End::Failed,
                     Refusal::Returned { .. } => End::Returned,
                     Refusal::Stuck { .. } => End::Stuck,
-                    Refusal::Stopped { .. } => unreachable!("nobody stops this world"),
+                    Refusal::Stopped { .. } | Refusal::Drifted { .. } => unreachable!("nobody else touches this world"),
                 };
                 return vec![World { end: Some(end), ..world }];
             }

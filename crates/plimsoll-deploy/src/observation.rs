@@ -3,7 +3,7 @@
 use crate::spec::{ApprovalRecord, ServiceSpec};
 use plimsoll_core::{Digest, EnvironmentName, Fingerprint, Generation, RunId, ServiceName, Slot, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// One look at an environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,37 @@ pub struct Observation {
     pub switched: Option<Switched>,
     /// Who holds the environment's lock.
     pub lock: Option<LockView>,
+    /// Where the world is not as the record says, and no cut-over under way explains it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<Drift>,
+}
+
+impl Observation {
+    /// Whether what serves is not what the live record names: a cut-over of several services was left half made.
+    pub fn is_half_made(&self) -> bool {
+        let differs = |name: &ServiceName, record: &ServiceRecord| {
+            let live = self.services.get(name).and_then(|view| view.live.as_ref());
+            live.is_some_and(|slot| !slot.runs(&record.spec))
+        };
+        self.live.iter().flat_map(|live| &live.services).any(|(name, record)| differs(name, record))
+    }
+}
+
+/// One thing that somebody else changed at the target.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Drift {
+    /// What, such as `selector of Service gateway`.
+    pub what: String,
+    /// What was recorded.
+    pub recorded: String,
+    /// What is there.
+    pub found: String,
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: recorded {}, found {}", self.what, self.recorded, self.found)
+    }
 }
 
 /// One service of an environment.
@@ -56,6 +87,9 @@ pub struct SlotView {
     pub active: Option<Generation>,
     /// Why it is not ready, in words, with the process's last lines where there are any.
     pub failing: Option<String>,
+    /// Whether waiting will not help: what `failing` says does not pass by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stuck: bool,
     /// How often its processes ended without being asked to since it was stood up.
     pub crashes: u32,
 }

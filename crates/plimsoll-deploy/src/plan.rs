@@ -5,7 +5,7 @@
 
 use crate::{
     goal::Goal,
-    observation::{Observation, ReleaseRecord, SlotView},
+    observation::{Drift, Observation, ReleaseRecord, SlotView},
     policy::Policy,
     spec::{Activation, Release, ServiceSpec},
     target::{Change, CutOver, Move},
@@ -142,6 +142,14 @@ pub enum Refusal {
         /// The environment.
         environment: EnvironmentName,
     },
+    /// Somebody changed the target behind the record's back.
+    #[error("{environment} is not as it was left: {}; `cargo xtask rollback {environment}` puts it right", listed(.drift))]
+    Drifted {
+        /// The environment.
+        environment: EnvironmentName,
+        /// What differs.
+        drift: Vec<Drift>,
+    },
     /// Something was wrong before the cut-over; what served still serves.
     #[error("{reason}")]
     Failed {
@@ -166,6 +174,10 @@ pub enum Refusal {
     },
 }
 
+fn listed(drift: &[Drift]) -> String {
+    drift.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// What to do next.
 ///
 /// Called again and again with a fresh look at the world, it comes to `Done` or `Refuse`, if slots end as ready or
@@ -176,6 +188,10 @@ pub fn next(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Polic
     }
     if let Some(stale) = stale(goal, seen, progress) {
         return Action::Refuse(stale);
+    }
+    // A person who puts a release back wants the drift gone; everybody else must not fight over it.
+    if !seen.drift.is_empty() && goal.change() != Change::Rollback {
+        return Action::Refuse(Refusal::Drifted { environment: seen.environment.clone(), drift: seen.drift.clone() });
     }
     match stage(goal, seen) {
         Stage::Before => before(goal, seen, progress),
@@ -249,6 +265,11 @@ impl Wanted<'_> {
     }
 }
 
+/// Whether every live slot runs what the goal wants.
+pub(crate) fn all_serve(goal: &Goal, seen: &Observation) -> bool {
+    wanted(goal, seen).is_empty()
+}
+
 /// The services whose live slot is not what the goal wants, in dependency order.
 fn wanted<'a>(goal: &'a Goal, seen: &'a Observation) -> Vec<Wanted<'a>> {
     goal.services().into_iter().filter_map(|spec| one_wanted(spec, seen)).collect()
@@ -266,7 +287,8 @@ fn one_wanted<'a>(spec: &'a ServiceSpec, seen: &'a Observation) -> Option<Wanted
         (None, Some(standby)) => standby.slot,
         (None, None) => Slot::Blue,
     };
-    let stands = standby.filter(|s| s.slot == to && s.runs(spec));
+    // A slot that was scaled to nothing stands up again first.
+    let stands = standby.filter(|s| s.slot == to && s.runs(spec) && s.replicas > 0);
     Some(Wanted { spec, from: live.map(|l| l.slot), to, stands })
 }
 
@@ -280,7 +302,8 @@ fn before(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
     if let Some(failure) = &progress.failed {
         return reap(goal, seen, &wanted, progress, failure);
     }
-    if wanted.is_empty() && seen.live.as_ref().is_some_and(|live| goal.is_served_by(live)) {
+    let as_left = wanted.is_empty() && seen.drift.is_empty();
+    if as_left && seen.live.as_ref().is_some_and(|live| goal.is_served_by(live)) {
         return Action::Done { changed: false };
     }
     if let Some(missing) = wanted.iter().find(|w| w.stands.is_none()) {

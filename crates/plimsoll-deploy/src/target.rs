@@ -5,6 +5,7 @@
 
 use crate::{
     observation::{LockView, Observation, ReleaseRecord, SlotView},
+    probe::Prober,
     spec::{Release, ServiceSpec},
 };
 use plimsoll_core::{Classify, EnvironmentName, ErrorClass, Generation, RunId, ServiceName, Slot};
@@ -24,6 +25,14 @@ pub enum TargetKind {
     Docker,
     /// A Kubernetes namespace.
     Kubernetes,
+}
+
+impl TargetKind {
+    /// Whether a service that did not move tells the version of the release that serves now. Where it cannot, it tells that
+    /// of the release which stood it up.
+    pub const fn tells_every_release(self) -> bool {
+        matches!(self, Self::Local | Self::Docker)
+    }
 }
 
 /// Why a target did not do what was asked.
@@ -156,8 +165,16 @@ pub struct DrainReport {
     pub aborted: u64,
     /// Web sockets closed with code 1001.
     pub websockets_closed: u64,
+    /// Connections without a request that stayed open: their next request is answered there, and closes them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub still_connected: u64,
     /// How long it took, in milliseconds.
     pub millis: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A latency histogram that can be added up: counts per power-of-two bucket of microseconds.
@@ -231,6 +248,24 @@ pub trait Target: Send + Sync {
 
     /// Counters of a slot since it was stood up.
     fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Probed>;
+
+    /// Tells a live slot of an exclusive service to work, after a cut-over that was interrupted before it did so. A target
+    /// with somebody who sees to that all the time has nothing to do.
+    fn activate<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, ()> {
+        let _ = (service, slot);
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Returns when something may have changed: after `pause`, or when the target heard of a change. Never later than
+    /// ten times `pause`.
+    fn changed(&self, pause: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(tokio::time::sleep(pause))
+    }
+
+    /// Who asks at the URLs that this target names, where they cannot be reached by plain HTTP from here.
+    fn prober(&self) -> Option<&dyn Prober> {
+        None
+    }
 
     /// The last `lines` lines the processes of a slot wrote, oldest first.
     fn logs<'a>(&'a self, service: &'a ServiceName, slot: Slot, lines: usize) -> Fut<'a, Vec<String>>;

@@ -86,9 +86,10 @@ pub(crate) async fn reach(
     gate: &(dyn Fn(&Observation, &Release) -> Result<(), String> + Send + Sync),
 ) -> Result<Outcome, StepError> {
     let targets = cx.resource::<Targets>()?;
-    let (target, prober) = (targets.get(environment)?, targets.prober());
+    let target = targets.get(environment)?;
+    let prober = target.prober().unwrap_or(&**targets.prober());
     let telling = Telling(cx);
-    let with = Drive { target: &*target, goal, policy, prober: &**prober, gate, observer: &telling };
+    let with = Drive { target: &*target, goal, policy, prober, gate, observer: &telling };
     let outcome = drive(&with, cx.cancel().cancelled()).await.map_err(|e| failed(&e))?;
     let seen = &outcome.probes;
     cx.log(&format!("{} probes around the cut-over, {} failed, p99 {} ms", seen.sent, seen.failed, seen.p99_ms));

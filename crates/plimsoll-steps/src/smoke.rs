@@ -6,10 +6,11 @@ use crate::{
     release::Rendered,
     targets::Targets,
 };
+use plimsoll_core::ServiceName;
 use plimsoll_deploy::{SmokeError, Target, smoke_environment};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use serde::Serialize;
-use std::marker::PhantomData;
+use std::{collections::BTreeMap, marker::PhantomData};
 
 /// Smoke-tests what was deployed to `E`. It looks at the world and changes nothing, so all of it is reconciling: a smoke test
 /// is never remembered.
@@ -31,10 +32,14 @@ impl<E: Environment> Smoke<E> {
         let target = targets.get(&E::name())?;
         let mut services = self.rendered.release(deployed.pushed(), cx.run(), None)?.services;
         // Whatever the configuration expects of `/version`, it must be the version that was deployed.
-        for request in services.iter_mut().flat_map(|s| &mut s.smoke).filter(|r| r.path == "/version") {
-            request.json.insert("/version".to_owned(), self.rendered.version.clone().into());
+        let told = told(&*target).await?;
+        for service in &mut services {
+            let version = told.get(&service.name).unwrap_or(&self.rendered.version);
+            for request in service.smoke.iter_mut().filter(|r| r.path == "/version") {
+                request.json.insert("/version".to_owned(), version.clone().into());
+            }
         }
-        match smoke_environment(&*target, &services, &**targets.prober()).await {
+        match smoke_environment(&*target, &services, target.prober().unwrap_or(&**targets.prober())).await {
             Ok(report) => Ok(Smoked::prove(deployed.pushed().clone(), report)),
             Err(error) => {
                 let failed = StepError::check("the smoke test failed").caused_by(&error);
@@ -42,6 +47,15 @@ impl<E: Environment> Smoke<E> {
             }
         }
     }
+}
+
+/// The versions that services tell although another release serves: those of the releases that stood them up.
+async fn told(target: &dyn Target) -> Result<BTreeMap<ServiceName, String>, StepError> {
+    if target.kind().tells_every_release() {
+        return Ok(BTreeMap::new());
+    }
+    let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
+    Ok(seen.services.into_iter().filter_map(|(name, view)| Some((name, view.live?.version))).collect())
 }
 
 /// The last lines of the service that did not answer as it should; none if they cannot be had.

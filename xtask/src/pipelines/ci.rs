@@ -12,6 +12,7 @@ const MEMBERS: [(&str, &[&str]); 11] = [
     ("plimsoll-engine", &["-core", "-process"]),
     ("plimsoll-http", &["-core"]),
     // The local target runs images itself, so it reads them.
+    ("plimsoll-kubernetes", &["-core", "-deploy", "-process"]),
     ("plimsoll-local", &["-core", "-deploy", "-http", "-oci", "-process"]),
     ("plimsoll-oci", &["-core", "-http"]),
     ("plimsoll-process", &[]),

@@ -198,10 +198,14 @@ impl<'a> Driver<'a> {
                 if is_ready(view) {
                     continue;
                 }
-                let hopeless = view.crashes >= self.with.policy.max_start_crashes;
-                if hopeless || Instant::now() >= self.deadlines[of] {
+                let crashing = view.crashes >= self.with.policy.max_start_crashes;
+                if crashing || view.stuck || Instant::now() >= self.deadlines[of] {
                     let failing = view.failing.as_deref().unwrap_or("no reason is known");
-                    let when = if hopeless { "its processes keep ending" } else { "its deadline passed" };
+                    let when = match (crashing, view.stuck) {
+                        (true, _) => "its processes keep ending",
+                        (false, true) => "waiting will not help",
+                        (false, false) => "its deadline passed",
+                    };
                     let counts = format!("{} of {} replicas are ready", view.ready, view.replicas);
                     self.not_ready(of, format!("{when}, {counts}: {failing}")).await;
                     return Ok(());
@@ -219,7 +223,7 @@ impl<'a> Driver<'a> {
             }
             let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.tell(&DriveEvent::Waiting { slots: waiting, millis });
-            tokio::time::sleep(pause).await;
+            self.with.target.changed(pause).await;
             pause = (pause * 3 / 2).min(PAUSE);
         }
     }

@@ -107,6 +107,7 @@ async fn drain(supervisor: &Supervisor, key: &SlotKey, deadline_ms: u64) -> Resu
         timed_out: done.timed_out,
         aborted: done.aborted,
         websockets_closed: done.websockets_closed,
+        still_connected: 0,
         millis: done.millis,
     })
 }

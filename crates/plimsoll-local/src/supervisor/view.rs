@@ -34,7 +34,17 @@ pub(crate) fn show(
         (service.clone(), ServiceView { live: of.live.and_then(view), standby, url: of.public_port.map(url) })
     };
     let services = services.iter().map(service).collect();
-    Observation { environment: name.clone(), generation, live, history, services, stopped, switched, lock }
+    Observation {
+        environment: name.clone(),
+        generation,
+        live,
+        history,
+        services,
+        stopped,
+        switched,
+        lock,
+        drift: Vec::new(),
+    }
 }
 
 /// What stands in one slot.
@@ -51,6 +61,7 @@ pub(crate) fn slot_view(slot: Slot, stands: &SlotState, statuses: &[Status]) -> 
         ready: u16::try_from(ready).unwrap_or(u16::MAX),
         active: if exclusive { statuses.iter().filter_map(|s| s.active).max() } else { None },
         failing: statuses.iter().find_map(|s| s.failing.clone()),
+        stuck: false,
         crashes,
     }
 }

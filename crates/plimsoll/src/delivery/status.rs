@@ -193,6 +193,7 @@ mod tests {
             ready: 1,
             active: None,
             failing: failing.map(str::to_owned),
+            stuck: false,
             crashes: 0,
         };
         let view = ServiceView {
@@ -222,6 +223,7 @@ mod tests {
             stopped: false,
             switched: None,
             lock: None,
+            drift: Vec::new(),
         }
     }
 

@@ -1,0 +1,24 @@
+//! The `kubernetes` target: a namespace in which every service has two slots, and a Service that points at one of them.
+//!
+//! One path leads to the cluster, whatever objects come from (typed builders, `helm template`, `kubectl kustomize`):
+//!
+//! ```text
+//! Object, Object, …  ──in_slot──>  what both slots share │ what stands in this slot │ the Service
+//!                                          server-side apply                          │ JSON patch at the cut-over
+//! ```
+//!
+//! - [`Object`]: a Kubernetes object as plain data;
+//! - [`names`]: what things are called in the cluster, and by which labels they are found again;
+//! - [`manifest`]: typed builders that refuse nonsense;
+//! - [`in_slot`]: the objects of a service as they are in one slot. Pure;
+//! - [`KubernetesTarget`]: the verbs of [`plimsoll_deploy::Target`] for one namespace.
+//!
+//! The record of what is live lies in the namespace itself: a ConfigMap for the environment, one for each release, and
+//! annotations of the Services. A Lease is the lock; it keeps people from waiting for nothing, and the generation is
+//! what fences. Nothing runs in the cluster for Plimsoll's sake.
+
+mod object;
+
+pub mod names;
+
+pub use object::{Object, ObjectError};
