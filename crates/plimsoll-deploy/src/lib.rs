@@ -12,6 +12,7 @@
 //! A slot belongs to one service of one environment. A release moves only the services whose digest or configuration
 //! changed; the generation counts every change of the environment, and a change that names a stale one is refused.
 
+mod admission;
 mod ask_error;
 #[cfg(any(test, feature = "testkit"))]
 mod conformance;
@@ -32,6 +33,7 @@ mod target;
 #[cfg(test)]
 mod testing;
 
+pub use admission::admit;
 #[cfg(any(test, feature = "testkit"))]
 pub use conformance::{Fixture, conformance};
 pub use diff::{ConfigChange, ReleaseDiff, ServiceDiff};

@@ -17,8 +17,32 @@
 //! annotations of the Services. A Lease is the lock; it keeps people from waiting for nothing, and the generation is
 //! what fences. Nothing runs in the cluster for Plimsoll's sake.
 
+mod cluster;
+mod cut_over;
+mod drain;
+mod hand_over;
+mod identity;
+mod lease;
+mod logs;
 mod object;
+mod observe;
+mod pods;
+mod prober;
+mod record;
+mod slot;
+mod target;
+mod watching;
+mod workload;
+mod world;
 
 pub mod names;
 
+pub use cluster::{Access, AccessError};
 pub use object::{Object, ObjectError};
+pub use slot::{Place, SlotError, Slotted, WorkloadName, in_slot};
+pub use target::{KubernetesTarget, Render, SecretSource};
+
+/// The wall clock: what is recorded is read on other machines.
+fn now() -> plimsoll_core::Timestamp {
+    std::time::SystemTime::now().into()
+}

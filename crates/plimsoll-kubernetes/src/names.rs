@@ -23,10 +23,16 @@ pub const CONFIG: &str = "plimsoll.dev/config-hash";
 pub const VERSION: &str = "plimsoll.dev/version";
 /// Annotation: how many pods it is to have; remembered while an environment is stopped.
 pub const REPLICAS: &str = "plimsoll.dev/replicas";
+/// Annotation: `exclusive` where the pods work only when told.
+pub const ACTIVATION: &str = "plimsoll.dev/activation";
 /// Annotation of a Service: the generation whose cut-over set its selector.
 pub const GENERATION: &str = "plimsoll.dev/generation";
 /// Annotation of a Service: the run whose cut-over set its selector.
 pub const RUN: &str = "plimsoll.dev/run";
+/// Annotation of a Service: what it selects besides the slot, as JSON.
+pub const SELECTOR: &str = "plimsoll.dev/selector";
+/// Annotation of a Service: the run that took over a cut-over which another left half made.
+pub const CLAIM: &str = "plimsoll.dev/claimed-by";
 /// What a Service selects before its first cut-over: no pod has this slot.
 pub const NO_SLOT: &str = "none";
 

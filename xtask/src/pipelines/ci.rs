@@ -4,7 +4,7 @@ use plimsoll::prelude::*;
 
 /// The members of the workspace, and for each the members it may be built from. A step is made per member, and a graph is
 /// built from its inputs alone, so they are named here; the step `tidy` and a test hold the list to what is there.
-const MEMBERS: [(&str, &[&str]); 11] = [
+const MEMBERS: [(&str, &[&str]); 12] = [
     ("kairos", &[]),
     ("plimsoll", &["-core", "-deploy", "-engine", "-http", "-local", "-oci", "-process", "-steps"]),
     ("plimsoll-core", &[]),

@@ -1,0 +1,302 @@
+//! The cut-over: claim, switch, commit. A crash at any point leaves a state that the next one finishes or takes back.
+//!
+//! 1. *Claim*: the environment's record says who begins what. It is written with the resource version it was read with,
+//!    so of two promoters one goes on.
+//! 2. *Switch*: one JSON patch per moved service, in dependency order, with tests on the selector, the generation and the
+//!    resource version. Exclusive services give up the environment before.
+//! 3. *Commit*: the release's record, then the environment's, which advances the generation and drops the claim.
+//! 4. What follows can be made up for: EndpointSlices follow the selectors, exclusive services take the environment.
+//!
+//! Whoever finds the claim of another run that is dead takes it over: first every Service is written to, so that a
+//! patch the dead run may still send fails on its resource version.
+
+use crate::{
+    cluster::{Cluster, refused},
+    hand_over, names,
+    observe::{annotation, generation, selector},
+    pods,
+    record::{self, Pending, ReleaseName, Stored},
+    world::{Releases, World},
+};
+use json_patch::{Patch, PatchOperation, jsonptr::PointerBuf};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use plimsoll_core::{EnvironmentName, Generation, RunId, ServiceName, Slot, Timestamp};
+use plimsoll_deploy::{CutOver, CutOverDone, ReleaseRecord, TargetError, admit};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+/// Others may write to a Service at the same time, such as a controller its status; so often it is read again.
+const TRIES: u32 = 10;
+/// A claim whose run does not hold the lock and is older than this belongs to nobody: twice the lock's lease.
+const CLAIM_MS: i64 = 60_000;
+/// How long endpoints may take to follow a selector before the cut-over is reported all the same.
+const FOLLOW: Duration = Duration::from_secs(10);
+/// The pause between two looks at endpoints, which follow within milliseconds.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// Where a cut-over takes place.
+pub(crate) struct Site<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) environment: &'a EnvironmentName,
+    pub(crate) releases: &'a Releases,
+}
+
+/// Does a cut-over.
+pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverDone, TargetError> {
+    let world = site.look().await?;
+    let seen = world.observation();
+    let record = admit(&seen, wish, crate::now())?;
+    for moved in &wish.moves {
+        ready(site, &world, &moved.service, moved.to).await?;
+        keep_clients(site, &world, &moved.service, moved.to).await;
+    }
+    let stored = claim(site, &world, wish).await?;
+    let decided = Instant::now();
+    let before = world.live.as_ref();
+    let (out, into) = hand_over::exclusive(before, &record);
+    let mut handed = BTreeMap::new();
+    for (service, slot) in &out {
+        hand_over::take_away(site, &world, service, *slot, wish.from).await?;
+        handed.insert(service.clone(), Instant::now());
+    }
+    for (service, slot) in targets(before, &record, wish) {
+        switch(site, &service, slot, &record).await?;
+    }
+    commit(site, stored, &record).await?;
+    for moved in &wish.moves {
+        followed(site, &moved.service, moved.to).await?;
+    }
+    let switch_micros = micros(decided);
+    let mut handover_micros = Vec::new();
+    let mut refusal = None;
+    for (service, slot) in into {
+        match hand_over::give(site, &service, slot, &record).await {
+            Ok(()) => {
+                let gap = handed.get(&service).map_or(0, |since| micros(*since));
+                handover_micros.push((service, gap));
+            }
+            Err(error) => refusal = Some(error),
+        }
+    }
+    match refusal {
+        Some(error) => Err(error),
+        None => Ok(CutOverDone { live: record, switch_micros, handover_micros }),
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Site<'_> {
+    pub(crate) async fn look(&self) -> Result<World, TargetError> {
+        World::look(self.cluster, self.environment, self.releases).await
+    }
+
+    pub(crate) fn stale(&self, expected: Generation, current: Generation) -> TargetError {
+        TargetError::Stale { environment: self.environment.clone(), expected, current }
+    }
+}
+
+/// What each Service is to select, in dependency order; last those that the release does not name any more.
+fn targets(before: Option<&ReleaseRecord>, record: &ReleaseRecord, wish: &CutOver) -> Vec<(ServiceName, Option<Slot>)> {
+    let named = wish.release.services.iter().map(|spec| spec.name.clone());
+    let named = named.filter_map(|name| Some((name.clone(), Some(record.services.get(&name)?.slot))));
+    let gone = before.into_iter().flat_map(|b| b.services.keys()).filter(|n| !record.services.contains_key(*n));
+    named.chain(gone.map(|name| (name.clone(), None))).collect()
+}
+
+/// Looks at a slot once more, now.
+async fn ready(site: &Site<'_>, world: &World, service: &ServiceName, slot: Slot) -> Result<(), TargetError> {
+    let seen = world.observation();
+    let view = seen.services.get(service);
+    let view = view.into_iter().flat_map(|v| [v.live.as_ref(), v.standby.as_ref()]).flatten();
+    let view = view.into_iter().find(|s| s.slot == slot);
+    let Some(view) = view.filter(|v| v.ready < v.replicas || v.ready == 0) else { return Ok(()) };
+    let failing = view.failing.clone().unwrap_or_default();
+    let reason = format!("{} of {} replicas are ready; {failing}", view.ready, view.replicas);
+    let log_tail = crate::logs::tail(site.cluster, &world.pods_of(service, slot), 20).await;
+    Err(TargetError::Slot { service: service.clone(), slot, reason, log_tail })
+}
+
+/// A slot that was drained when it served last keeps its clients again.
+async fn keep_clients(site: &Site<'_>, world: &World, service: &ServiceName, slot: Slot) {
+    let pods = world.pods_of(service, slot);
+    futures_util::future::join_all(pods.iter().map(|pod| pods::lame_duck(site.cluster, pod, false))).await;
+}
+
+/// Says in the record who begins what. Of two that do so at the same time one is refused.
+async fn claim(site: &Site<'_>, world: &World, wish: &CutOver) -> Result<Stored, TargetError> {
+    let (run, now) = (&wish.release.run, crate::now());
+    let mut stored = world.stored.clone();
+    let other = stored.record.pending.clone().filter(|pending| pending.run != *run);
+    if let Some(other) = &other
+        && !is_dead(other, world, run, now)
+    {
+        let reason =
+            format!("run {} of {} began one to {} and has not finished", other.run, other.actor, other.version);
+        return Err(refused(&format!("cut {} over", site.environment), reason));
+    }
+    stored.record.pending = Some(Pending {
+        run: run.clone(),
+        actor: wish.release.actor.clone(),
+        version: wish.release.version.clone(),
+        since: now,
+    });
+    let Some(stored) = record::write(site.cluster, site.environment, stored).await? else {
+        let current = record::read(site.cluster, site.environment).await?.record.generation;
+        return Err(site.stale(wish.from, current));
+    };
+    if other.is_some() {
+        for service in &world.services {
+            stamp(site.cluster, service, run).await?;
+        }
+    }
+    Ok(stored)
+}
+
+fn is_dead(pending: &Pending, world: &World, run: &RunId, now: Timestamp) -> bool {
+    let ours = world.lock.as_ref().is_some_and(|lock| lock.run == *run);
+    ours || now.as_millis() - pending.since.as_millis() > CLAIM_MS
+}
+
+/// Writes to a Service, so that whatever was prepared for its former resource version fails.
+async fn stamp(cluster: &Cluster, service: &Service, run: &RunId) -> Result<(), TargetError> {
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let claimed = json!({"metadata": {"annotations": {(names::CLAIM): run}}});
+    cluster.merge::<Service>(name, &claimed).await
+}
+
+/// Points a Service at a slot, or at none.
+async fn switch(
+    site: &Site<'_>,
+    name: &ServiceName,
+    slot: Option<Slot>,
+    record: &ReleaseRecord,
+) -> Result<(), TargetError> {
+    let wanted = slot.map_or(names::NO_SLOT, Slot::as_str);
+    let labels = format!("{},{}={name}", names::of_environment(site.environment), names::SERVICE);
+    for _ in 0..TRIES {
+        // What the world says comes first: a patch whose answer was lost has been done.
+        let all = site.cluster.list::<Service>(&labels).await?;
+        let Some(service) = all.into_iter().find(|s| annotation(s, names::GENERATION).is_some()) else {
+            return match slot {
+                Some(_) => Err(refused(&format!("point {name} at {wanted}"), "its Service is gone")),
+                None => Ok(()),
+            };
+        };
+        let selector = selector(&service);
+        let at = selector.get(names::SLOT).map(String::as_str);
+        let expected: BTreeMap<String, String> =
+            annotation(&service, names::SELECTOR).and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+        let whole = crate::slot::rest_of_selector(&selector) == expected || expected.is_empty();
+        if at == Some(wanted) && whole {
+            return Ok(());
+        }
+        if generation(&service) >= record.generation {
+            return Err(site.stale(Generation(record.generation.0 - 1), generation(&service)));
+        }
+        let patch = patch(&service, &selector, wanted, &expected, record);
+        let object = service.metadata.name.as_deref().unwrap_or_default();
+        match site.cluster.patch_if::<Service>(object, CUT_OVER, patch).await {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => fenced(site, record).await?,
+            // Whether it took effect, the next turn's look tells.
+            Err(TargetError::Unreachable { what, source }) => tracing::warn!(what, %source, "looking again"),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused(&format!("point {name} at {wanted}"), format!("its Service changed {TRIES} times meanwhile")))
+}
+
+/// The field manager of selectors: who re-applies the rest does not own them.
+const CUT_OVER: &str = "plimsoll-cut-over";
+
+fn patch(
+    service: &Service,
+    selector: &BTreeMap<String, String>,
+    wanted: &str,
+    expected: &BTreeMap<String, String>,
+    record: &ReleaseRecord,
+) -> Patch {
+    let version = service.metadata.resource_version.clone().unwrap_or_default();
+    let mut whole: BTreeMap<&str, &str> = expected.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    if expected.is_empty() {
+        whole = selector.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    }
+    whole.insert(names::SLOT, wanted);
+    let path = |tokens: &[&str]| PointerBuf::from_tokens(tokens.iter().copied());
+    let test =
+        |tokens: &[&str], value: Value| PatchOperation::Test(json_patch::TestOperation { path: path(tokens), value });
+    let add =
+        |tokens: &[&str], value: Value| PatchOperation::Add(json_patch::AddOperation { path: path(tokens), value });
+    Patch(vec![
+        test(&["metadata", "resourceVersion"], version.into()),
+        test(&["metadata", "annotations", names::GENERATION], generation(service).to_string().into()),
+        test(&["spec", "selector"], json!(selector)),
+        add(&["spec", "selector"], json!(whole)),
+        add(&["metadata", "annotations", names::GENERATION], record.generation.to_string().into()),
+        add(&["metadata", "annotations", names::RUN], record.run.to_string().into()),
+    ])
+}
+
+/// Refuses to go on when the record is claimed by somebody else.
+async fn fenced(site: &Site<'_>, record: &ReleaseRecord) -> Result<(), TargetError> {
+    let now = record::read(site.cluster, site.environment).await?.record;
+    let ours = now.pending.as_ref().is_some_and(|pending| pending.run == record.run);
+    if ours && now.generation.next() == record.generation {
+        return Ok(());
+    }
+    Err(site.stale(Generation(record.generation.0 - 1), now.generation))
+}
+
+/// Makes `record` the live one.
+async fn commit(site: &Site<'_>, mut stored: Stored, record: &ReleaseRecord) -> Result<(), TargetError> {
+    record::write_release(site.cluster, site.environment, record).await?;
+    let name = ReleaseName { generation: record.generation, run: record.run.clone() };
+    for _ in 0..TRIES {
+        let mut next = stored.clone();
+        let forgotten = next.record.advance(name.clone());
+        match record::write(site.cluster, site.environment, next).await {
+            Ok(Some(_)) => {
+                record::forget(site.cluster, site.environment, &forgotten).await;
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(TargetError::Unreachable { what, source }) => tracing::warn!(what, %source, "looking again"),
+            Err(error) => return Err(error),
+        }
+        stored = record::read(site.cluster, site.environment).await?;
+        if stored.record.live.as_ref() == Some(&name) {
+            return Ok(());
+        }
+        fenced(site, record).await?;
+    }
+    Err(refused(&format!("record the release of {}", site.environment), "others write the record all the time"))
+}
+
+/// Waits until the endpoints of a service are pods of `slot`, and only those.
+async fn followed(site: &Site<'_>, service: &ServiceName, slot: Slot) -> Result<(), TargetError> {
+    let begun = Instant::now();
+    let labels = format!("kubernetes.io/service-name={service}");
+    // Ends by the bound on following.
+    loop {
+        let (slices, world) = (site.cluster.list::<EndpointSlice>(&labels).await?, site.look().await?);
+        let wanted: BTreeSet<&str> =
+            world.pods_of(service, slot).into_iter().filter(|p| pods::is_ready(p)).filter_map(pods::address).collect();
+        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+        let serving = endpoints.filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
+        let found: BTreeSet<&str> = serving.flat_map(|e| &e.addresses).map(String::as_str).collect();
+        if !found.is_empty() && found.is_subset(&wanted) {
+            return Ok(());
+        }
+        if begun.elapsed() > FOLLOW {
+            tracing::warn!(%service, %slot, "the endpoints have not followed the selector yet");
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

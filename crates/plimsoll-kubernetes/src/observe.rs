@@ -1,0 +1,204 @@
+//! From what is in the namespace to an observation. Pure.
+
+use crate::{
+    names,
+    pods::{self, Trouble},
+    slot::rest_of_selector,
+    workload::Workload,
+    world::World,
+};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use plimsoll_core::{Generation, ServiceName, Slot};
+use plimsoll_deploy::{Drift, Observation, ReleaseRecord, ServiceView, SlotView};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl World {
+    /// What a deployment needs to know.
+    pub(crate) fn observation(&self) -> Observation {
+        let record = &self.stored.record;
+        Observation {
+            environment: self.environment.clone(),
+            generation: record.generation,
+            live: self.live.clone(),
+            history: self.history.clone(),
+            services: self.known().into_iter().map(|name| (name.clone(), self.service_view(&name))).collect(),
+            stopped: record.stopped,
+            switched: record.switched.clone(),
+            lock: self.lock.clone(),
+            drift: self.drift(),
+        }
+    }
+
+    fn known(&self) -> BTreeSet<ServiceName> {
+        let standing = self.workloads.iter().map(|w| w.service.clone());
+        let recorded = self.live.iter().flat_map(|live| live.services.keys().cloned());
+        standing.chain(recorded).collect()
+    }
+
+    /// The Service of a service.
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&Service> {
+        let of = |service: &&Service| {
+            let label = |key| service.metadata.labels.as_ref().and_then(|l| l.get(key));
+            let selects_slot =
+                selector(service).contains_key(names::SLOT) || annotation(service, names::GENERATION).is_some();
+            label(names::SERVICE).is_some_and(|l| l == name.as_str()) && selects_slot
+        };
+        self.services.iter().find(of)
+    }
+
+    /// The slot that a Service selects now.
+    pub(crate) fn selected(&self, name: &ServiceName) -> Option<Slot> {
+        let selector = selector(self.service(name)?);
+        [Slot::Blue, Slot::Green].into_iter().find(|s| selector.get(names::SLOT).is_some_and(|v| v == s.as_str()))
+    }
+
+    /// The workload of a slot.
+    pub(crate) fn workload(&self, service: &ServiceName, slot: Slot) -> Option<&Workload> {
+        self.workloads.iter().find(|w| w.service == *service && w.slot == slot)
+    }
+
+    /// The pods of a slot in its present form that were not asked to end.
+    pub(crate) fn pods_of(&self, service: &ServiceName, slot: Slot) -> Vec<&Pod> {
+        let Some(workload) = self.workload(service, slot) else { return Vec::new() };
+        self.pods.iter().filter(|pod| workload.owns(pod) && pod.metadata.deletion_timestamp.is_none()).collect()
+    }
+
+    /// The slot that takes the traffic: what the Service selects. Where it selects neither, what is recorded.
+    fn live_slot(&self, name: &ServiceName) -> Option<Slot> {
+        let recorded = self.live.as_ref().and_then(|live| live.services.get(name)).map(|r| r.slot);
+        self.selected(name).or(recorded)
+    }
+
+    fn service_view(&self, name: &ServiceName) -> ServiceView {
+        let view = |slot| self.workload(name, slot).map(|w| self.slot_view(w));
+        let live = self.live_slot(name);
+        let standby = match live {
+            Some(live) => view(live.other()),
+            None => view(Slot::Blue).or_else(|| view(Slot::Green)),
+        };
+        ServiceView { live: live.and_then(view), standby, url: self.service(name).and_then(url) }
+    }
+
+    fn slot_view(&self, workload: &Workload) -> SlotView {
+        let own: Vec<&Pod> = self.pods.iter().filter(|pod| workload.owns(pod)).collect();
+        let wrong = |pod: &Pod| pods::digests(pod).into_iter().find(|d| *d != workload.digest);
+        let others = |pod: &&&Pod| pods::digests(pod).contains(&workload.digest) || wrong(pod).is_none();
+        let ready = own.iter().filter(|pod| pods::is_ready(pod)).filter(others).count();
+        let ready = if workload.seen { u16::try_from(ready).unwrap_or(u16::MAX) } else { 0 };
+        let trouble = (ready < workload.replicas).then(|| self.trouble(workload, &own)).flatten();
+        SlotView {
+            slot: workload.slot,
+            digest: workload.digest.clone(),
+            config_hash: workload.config_hash,
+            version: workload.version.clone(),
+            replicas: workload.replicas,
+            ready,
+            active: own.iter().filter_map(|pod| self.active.get(pods::name(pod)).copied()).max(),
+            failing: trouble.as_ref().map(|t| t.reason.clone()),
+            stuck: trouble.is_some_and(|t| t.stuck),
+            crashes: own.iter().map(|pod| pods::crashes(pod)).sum(),
+        }
+    }
+
+    /// The first thing that is wrong with a slot: what makes waiting useless before what may pass.
+    fn trouble(&self, workload: &Workload, own: &[&Pod]) -> Option<Trouble> {
+        let of_pods: Vec<Trouble> = own
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter_map(|pod| {
+                let digests = pods::digests(pod);
+                let wrong = digests.iter().find(|_| !digests.contains(&workload.digest));
+                let wrong = wrong.filter(|_| pods::is_ready(pod)).map(|found| Trouble {
+                    reason: format!("{} runs {found} instead of {}", pods::name(pod), workload.digest),
+                    stuck: true,
+                });
+                wrong.or_else(|| pods::trouble(pod))
+            })
+            .collect();
+        let complaint = || {
+            let reason = workload.complaints.first()?.clone();
+            Some(Trouble { reason: format!("{}: {reason}", workload.name), stuck: false })
+        };
+        let stuck = of_pods.iter().find(|t| t.stuck).cloned();
+        stuck.or_else(complaint).or_else(|| of_pods.into_iter().next())
+    }
+
+    /// What is not as it was left.
+    fn drift(&self) -> Vec<Drift> {
+        let Some(live) = &self.live else { return Vec::new() };
+        let mut drift = Vec::new();
+        for (name, record) in &live.services {
+            let what = format!("Service {name}");
+            let Some(service) = self.service(name) else {
+                drift.push(Drift { what, recorded: "it serves".to_owned(), found: "it is gone".to_owned() });
+                continue;
+            };
+            self.selector_drift(live, service, name, record.slot, &mut drift);
+            if self.stored.record.stopped {
+                continue;
+            }
+            let standing = self.workload(name, record.slot);
+            let recorded = format!("{} runs", record.spec.digest);
+            let found = match standing {
+                None if self.stored.record.pending.is_none() => "it is gone".to_owned(),
+                Some(w) if !w.images.iter().any(|image| image.ends_with(record.spec.digest.as_str())) => {
+                    w.images.join(", ")
+                }
+                _ => continue,
+            };
+            drift.push(Drift { what: format!("{name} ({})", record.slot), recorded, found });
+        }
+        drift
+    }
+
+    fn selector_drift(
+        &self,
+        live: &ReleaseRecord,
+        service: &Service,
+        name: &ServiceName,
+        slot: Slot,
+        drift: &mut Vec<Drift>,
+    ) {
+        let found = selector(service);
+        let what = || format!("selector of Service {name}");
+        let mut expected: BTreeMap<String, String> = annotation(service, names::SELECTOR)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_else(|| rest_of_selector(&found));
+        if rest_of_selector(&found) != expected || !found.contains_key(names::SLOT) {
+            expected.insert(names::SLOT.to_owned(), slot.to_string());
+            drift.push(Drift { what: what(), recorded: shown(&expected), found: shown(&found) });
+            return;
+        }
+        // A cut-over that was begun explains what its Services select.
+        if self.stored.record.pending.is_none() && found.get(names::SLOT).is_some_and(|s| s != slot.as_str()) {
+            let (recorded, found) = (slot.to_string(), found[names::SLOT].clone());
+            let since = format!("{recorded} since generation {}", live.generation);
+            drift.push(Drift { what: what(), recorded: since, found });
+        }
+    }
+}
+
+fn shown(selector: &BTreeMap<String, String>) -> String {
+    selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// What a Service selects.
+pub(crate) fn selector(service: &Service) -> BTreeMap<String, String> {
+    service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default().into_iter().collect()
+}
+
+pub(crate) fn annotation<'a>(service: &'a Service, key: &str) -> Option<&'a str> {
+    service.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The generation whose cut-over set the selector of a Service.
+pub(crate) fn generation(service: &Service) -> Generation {
+    Generation(annotation(service, names::GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0))
+}
+
+/// Where clients in the cluster reach a Service.
+fn url(service: &Service) -> Option<String> {
+    let meta = &service.metadata;
+    let port = service.spec.as_ref()?.ports.as_ref()?.first()?.port;
+    Some(format!("http://{}.{}.svc:{port}", meta.name.as_ref()?, meta.namespace.as_ref()?))
+}

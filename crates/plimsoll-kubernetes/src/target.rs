@@ -1,0 +1,360 @@
+//! The verbs of [`Target`], done in one namespace.
+
+use crate::{
+    cluster::{Access, AccessError, Cluster, refused, unreachable, unwritable},
+    cut_over::{self, Site},
+    drain, hand_over, identity, lease, logs, names,
+    object::Object,
+    pods,
+    prober::ClusterProber,
+    record,
+    slot::{Place, Slotted, in_slot},
+    watching::Watching,
+    workload::WorkloadKind,
+    world::{Releases, World},
+};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{ConfigMap, Pod, Secret as SecretObject},
+    policy::v1::PodDisruptionBudget,
+};
+use plimsoll_core::{EnvironmentName, Generation, Secret, ServiceName, Slot};
+use plimsoll_deploy::{
+    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Probed, Prober, Release, ServiceSpec,
+    SlotView, Switched, Target, TargetError, TargetKind,
+};
+use serde_json::json;
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+/// Resolves the name of a secret's source to its value, at the moment a slot is stood up.
+pub type SecretSource = Arc<dyn Fn(&str) -> Result<Secret, String> + Send + Sync>;
+
+/// Makes the objects of a service, without a slot.
+pub type Render = Arc<dyn Fn(&ServiceSpec, &Release) -> Result<Vec<Object>, String> + Send + Sync>;
+
+/// A stop or start is tried so often when others write the record at the same time.
+const TRIES: u32 = 5;
+
+/// One environment in a namespace of its own.
+pub struct KubernetesTarget {
+    environment: EnvironmentName,
+    cluster: Arc<Cluster>,
+    prober: ClusterProber,
+    releases: Releases,
+    watching: Watching,
+    secrets: SecretSource,
+    render: Render,
+}
+
+impl std::fmt::Debug for KubernetesTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let namespace = self.cluster.namespace();
+        f.debug_struct("KubernetesTarget")
+            .field("environment", &self.environment)
+            .field("namespace", &namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KubernetesTarget {
+    /// The environment in `namespace` of the cluster that `access` leads to. Asks the cluster nothing yet.
+    pub async fn connect(
+        access: &Access,
+        environment: EnvironmentName,
+        namespace: String,
+        secrets: SecretSource,
+        render: Render,
+    ) -> Result<Self, AccessError> {
+        let cluster = Arc::new(Cluster::connect(access, namespace).await?);
+        let prober = ClusterProber(Arc::clone(&cluster));
+        let watching = Watching::new(&cluster, &environment);
+        Ok(Self { environment, cluster, prober, releases: Releases::default(), watching, secrets, render })
+    }
+
+    fn site(&self) -> Site<'_> {
+        Site { cluster: &self.cluster, environment: &self.environment, releases: &self.releases }
+    }
+
+    async fn look(&self) -> Result<World, TargetError> {
+        self.site().look().await
+    }
+
+    /// The objects of a service as they are applied for a slot.
+    fn slotted(&self, spec: &ServiceSpec, slot: Slot, release: &Release, live: u16) -> Result<Slotted, TargetError> {
+        let what = format!("make the objects of {}", spec.name);
+        let objects = (self.render)(spec, release).map_err(|reason| refused(&what, reason))?;
+        let place = Place {
+            environment: &self.environment,
+            slot,
+            version: &release.version,
+            // What takes the traffic over must not be smaller than what an autoscaler made of the live slot.
+            replicas: spec.replicas.max(live),
+        };
+        in_slot(&objects, spec, &place).map_err(|e| refused(&what, e.to_string()))
+    }
+
+    async fn ensure_namespace(&self) -> Result<(), TargetError> {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.cluster.namespace()}});
+        let what = "make the namespace";
+        let object = Object::try_from(namespace).map_err(|e| unwritable(what, e))?;
+        match self.cluster.create_if_missing(&object).await {
+            // Who may not make namespaces is given one.
+            Err(TargetError::Refused { .. }) => Ok(()),
+            done => done,
+        }
+    }
+
+    async fn secret(&self, spec: &ServiceSpec, slot: Slot) -> Result<(), TargetError> {
+        if spec.secret_env.is_empty() {
+            return Ok(());
+        }
+        let mut data = serde_json::Map::new();
+        for (variable, source) in &spec.secret_env {
+            let value = (self.secrets)(source)
+                .map_err(|reason| refused(&format!("resolve the secret `{source}` of {}", spec.name), reason))?;
+            data.insert(variable.clone(), value.expose().into());
+        }
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": names::slotted(spec.name.as_str(), slot),
+                "labels": {
+                    (names::ENVIRONMENT): self.environment,
+                    (names::SERVICE): spec.name,
+                    (names::SLOT): slot.as_str(),
+                    "app.kubernetes.io/managed-by": names::MANAGER,
+                },
+            },
+            "stringData": data,
+        });
+        let what = format!("write the Secret of {}", spec.name);
+        self.cluster.apply(&Object::try_from(object).map_err(|e| unwritable(&what, e))?).await.map(drop)
+    }
+
+    async fn make(&self, spec: &ServiceSpec, slot: Slot, release: &Release) -> Result<SlotView, TargetError> {
+        let what = format!("stand {} up in {slot}", spec.name);
+        let world = self.look().await?;
+        let seen = world.observation();
+        let view = seen.services.get(&spec.name);
+        if world.selected(&spec.name) == Some(slot)
+            || view.and_then(|v| v.live.as_ref()).is_some_and(|l| l.slot == slot)
+        {
+            return Err(refused(&what, "it is live"));
+        }
+        if let Some(there) = view.and_then(|v| v.standby.as_ref())
+            && there.slot == slot
+            && there.runs(spec)
+            && there.replicas > 0
+        {
+            return Ok(there.clone());
+        }
+        let live = view.and_then(|v| v.live.as_ref()).map_or(0, |l| l.replicas);
+        let objects = self.slotted(spec, slot, release, live)?;
+        if world.workloads.is_empty() && world.services.is_empty() {
+            self.ensure_namespace().await?;
+        }
+        for object in &objects.shared {
+            self.cluster.apply(object).await?;
+        }
+        self.cluster.create_if_missing(&objects.service).await?;
+        let told = identity::Identity::of_release(release);
+        identity::write(&self.cluster, &self.environment, &spec.name, slot, &told).await?;
+        self.secret(spec, slot).await?;
+        for object in &objects.own {
+            self.apply_own(object).await?;
+        }
+        self.look()
+            .await?
+            .observation()
+            .services
+            .get(&spec.name)
+            .and_then(|v| v.standby.clone())
+            .ok_or_else(|| refused(&what, "it was made, and is not there: something deletes or relabels it"))
+    }
+
+    /// Fields of a StatefulSet that cannot change make it necessary to replace it; its slot is not live.
+    async fn apply_own(&self, object: &Object) -> Result<(), TargetError> {
+        match self.cluster.apply(object).await {
+            Err(TargetError::Refused { reason, .. })
+                if object.kind() == "StatefulSet" && reason.contains("updates to") =>
+            {
+                self.cluster.delete::<StatefulSet>(object.name(), None).await?;
+                self.cluster.apply(object).await.map(drop)
+            }
+            done => done.map(drop),
+        }
+    }
+
+    async fn remove(&self, service: &ServiceName, slot: Slot) -> Result<(), TargetError> {
+        let what = format!("retire {service} ({slot})");
+        let world = self.look().await?;
+        let live = world.observation().services.get(service).and_then(|v| v.live.as_ref().map(|l| l.slot));
+        if world.selected(service) == Some(slot) || live == Some(slot) {
+            return Err(refused(&what, "it is live"));
+        }
+        let labels = names::of_slot(&self.environment, service, slot);
+        // What makes pods goes first: nothing may come back.
+        self.delete_all::<HorizontalPodAutoscaler>(&labels).await?;
+        self.delete_all::<Deployment>(&labels).await?;
+        self.delete_all::<StatefulSet>(&labels).await?;
+        self.delete_all::<PodDisruptionBudget>(&labels).await?;
+        self.delete_all::<SecretObject>(&labels).await?;
+        self.delete_all::<ConfigMap>(&labels).await
+    }
+
+    async fn delete_all<K: crate::cluster::Kind>(&self, labels: &str) -> Result<(), TargetError> {
+        for object in self.cluster.list::<K>(labels).await? {
+            if let Some(name) = &object.meta().name {
+                self.cluster.delete::<K>(name, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records a stop or start, then scales every workload.
+    async fn switch(&self, from: Generation, switched: Switched) -> Result<Generation, TargetError> {
+        let verb = if switched.stopped { "stop" } else { "start" };
+        for _ in 0..TRIES {
+            let mut stored = record::read(&self.cluster, &self.environment).await?;
+            if stored.record.generation != from {
+                return Err(self.site().stale(from, stored.record.generation));
+            }
+            stored.record.generation = from.next();
+            stored.record.stopped = switched.stopped;
+            stored.record.switched = Some(switched.clone());
+            if record::write(&self.cluster, &self.environment, stored).await?.is_some() {
+                self.scale(switched.stopped).await?;
+                return Ok(from.next());
+            }
+        }
+        Err(refused(&format!("{verb} {}", self.environment), "others write its record all the time"))
+    }
+
+    async fn scale(&self, stopped: bool) -> Result<(), TargetError> {
+        let world = self.look().await?;
+        for workload in &world.workloads {
+            let recorded = world.live.as_ref().and_then(|live| live.services.get(&workload.service));
+            let replicas = match (stopped, recorded) {
+                (true, _) => 0,
+                (false, Some(record)) => record.spec.replicas,
+                (false, None) => workload.wanted,
+            };
+            let patch = json!({"spec": {"replicas": replicas}});
+            match workload.kind {
+                WorkloadKind::Deployment => self.cluster.merge::<Deployment>(&workload.name, &patch).await?,
+                WorkloadKind::StatefulSet => self.cluster.merge::<StatefulSet>(&workload.name, &patch).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn again(&self, service: &ServiceName, slot: Slot) -> Result<(), TargetError> {
+        let world = self.look().await?;
+        let record = world.live.as_ref().filter(|live| live.services.get(service).is_some_and(|r| r.slot == slot));
+        let Some(record) = record else {
+            return Err(refused(&format!("activate {service} ({slot})"), "it is not live"));
+        };
+        hand_over::give(&self.site(), service, slot, record).await
+    }
+}
+
+impl Target for KubernetesTarget {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Kubernetes
+    }
+
+    fn environment(&self) -> &EnvironmentName {
+        &self.environment
+    }
+
+    fn observe(&self) -> Fut<'_, Observation> {
+        Box::pin(async move { Ok(self.look().await?.observation()) })
+    }
+
+    fn lock<'a>(&'a self, owner: &'a LockOwner, lease: Duration) -> Fut<'a, LockOutcome> {
+        Box::pin(async move {
+            match lease::take(&self.cluster, &self.environment, owner, lease).await {
+                // The first thing that a first release writes is the lock.
+                Err(TargetError::Refused { .. }) if self.cluster.get::<Pod>("none").await.is_ok() => {
+                    self.ensure_namespace().await?;
+                    lease::take(&self.cluster, &self.environment, owner, lease).await
+                }
+                done => done,
+            }
+        })
+    }
+
+    fn unlock<'a>(&'a self, owner: &'a LockOwner) -> Fut<'a, ()> {
+        Box::pin(lease::give(&self.cluster, &self.environment, owner))
+    }
+
+    fn stand_up<'a>(&'a self, spec: &'a ServiceSpec, slot: Slot, release: &'a Release) -> Fut<'a, SlotView> {
+        Box::pin(self.make(spec, slot, release))
+    }
+
+    fn endpoints<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Vec<String>> {
+        Box::pin(async move {
+            let world = self.look().await?;
+            let pods = world.pods_of(service, slot);
+            let namespace = self.cluster.namespace();
+            let url = |pod: &&Pod| format!("http://{}.{namespace}.pod:{}", pods::name(pod), pods::port(pod));
+            Ok(pods.iter().map(url).collect())
+        })
+    }
+
+    fn cut_over<'a>(&'a self, cut_over: &'a CutOver) -> Fut<'a, CutOverDone> {
+        Box::pin(async move { cut_over::cut_over(&self.site(), cut_over).await })
+    }
+
+    fn drain<'a>(&'a self, service: &'a ServiceName, slot: Slot, deadline: Duration) -> Fut<'a, DrainReport> {
+        Box::pin(async move {
+            if self.look().await?.selected(service) == Some(slot) {
+                return Err(refused(&format!("drain {service} ({slot})"), "it is live"));
+            }
+            drain::drain(&self.site(), service, slot, deadline).await
+        })
+    }
+
+    fn retire<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, ()> {
+        Box::pin(self.remove(service, slot))
+    }
+
+    fn stop<'a>(&'a self, from: Generation, actor: &'a str, reason: Option<&'a str>) -> Fut<'a, Generation> {
+        let (actor, reason) = (actor.to_owned(), reason.map(str::to_owned));
+        Box::pin(self.switch(from, Switched { stopped: true, actor, reason, at: crate::now() }))
+    }
+
+    fn start<'a>(&'a self, from: Generation, actor: &'a str) -> Fut<'a, Generation> {
+        let actor = actor.to_owned();
+        Box::pin(self.switch(from, Switched { stopped: false, actor, reason: None, at: crate::now() }))
+    }
+
+    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Probed> {
+        Box::pin(async move {
+            let none = std::io::Error::other("pods are not asked for their counters yet");
+            Err(unreachable(format!("count the requests of {service} ({slot})"), none))
+        })
+    }
+
+    fn activate<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, ()> {
+        Box::pin(self.again(service, slot))
+    }
+
+    fn changed(&self, pause: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.watching.changed(pause))
+    }
+
+    fn prober(&self) -> Option<&dyn Prober> {
+        Some(&self.prober)
+    }
+
+    fn logs<'a>(&'a self, service: &'a ServiceName, slot: Slot, lines: usize) -> Fut<'a, Vec<String>> {
+        Box::pin(async move {
+            let world = self.look().await?;
+            Ok(logs::tail(&self.cluster, &world.pods_of(service, slot), lines).await)
+        })
+    }
+}

@@ -1,0 +1,10 @@
+//! The Kubernetes target on a real cluster.
+//!
+//! The cluster is taken from `PLIMSOLL_TEST_CLUSTER`, a program that prints the path of a kubeconfig and runs
+//! `exec COMMAND` where pods can be reached, or from `KUBECONFIG`; images go to `PLIMSOLL_TEST_REGISTRY`, a registry
+//! that the cluster pulls from by the same name. Without a cluster the tests say that they are skipped.
+
+#![expect(clippy::disallowed_macros, clippy::disallowed_methods, reason = "tests print what they skip and measure")]
+
+mod conformance;
+mod world;

@@ -1,0 +1,122 @@
+//! A small HTTP service for the tests, without dependencies so that `rustc` alone makes a static executable of it.
+//!
+//! It keeps connections alive, knows the messages of an exclusive worker and of a lame duck, and can be told by its
+//! environment to misbehave: `MODE=crash` ends at once, `MODE=never-ready` answers 503 at `/ready`.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+static LAME_DUCK: AtomicBool = AtomicBool::new(false);
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+static IN_FLIGHT: AtomicU64 = AtomicU64::new(0);
+/// Whether it works, and the highest generation it has seen.
+static WORK: Mutex<(bool, u64)> = Mutex::new((false, 0));
+
+fn main() {
+    let mode = env::var("MODE").unwrap_or_default();
+    if mode == "crash" {
+        eprintln!("the price feed is not configured");
+        process::exit(7);
+    }
+    let port = env::var("PORT").unwrap_or_else(|_| "8080".to_owned());
+    let listener = TcpListener::bind(format!("0.0.0.0:{port}")).expect("the port is free");
+    println!("listening on {port}");
+    for stream in listener.incoming().flatten() {
+        let mode = mode.clone();
+        thread::spawn(move || {
+            CONNECTIONS.fetch_add(1, Ordering::SeqCst);
+            let _ = serve(stream, &mode);
+            CONNECTIONS.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
+
+fn serve(stream: TcpStream, mode: &str) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let mut length = 0;
+        let mut close = false;
+        loop {
+            let mut header = String::new();
+            if reader.read_line(&mut header)? == 0 || header == "\r\n" {
+                break;
+            }
+            let header = header.to_lowercase();
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+            close |= header.starts_with("connection:") && header.contains("close");
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        IN_FLIGHT.fetch_add(1, Ordering::SeqCst);
+        let (status, answer) = answer(&line, &String::from_utf8_lossy(&body), mode);
+        let close = close || LAME_DUCK.load(Ordering::SeqCst);
+        let kept = if close { "close" } else { "keep-alive" };
+        let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: {kept}\r\n\r\n", answer.len());
+        writer.write_all(format!("{head}{answer}").as_bytes())?;
+        IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
+        if close {
+            return Ok(());
+        }
+    }
+}
+
+/// The number behind `"key":` in a small JSON text.
+fn number(text: &str, key: &str) -> Option<u64> {
+    let after = text.split_once(&format!("\"{key}\""))?.1.trim_start_matches([':', ' ']);
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn answer(request: &str, body: &str, mode: &str) -> (u16, String) {
+    let path = request.split(' ').nth(1).unwrap_or("/");
+    let version = env::var("N").unwrap_or_default();
+    let slot = env::var("SERVICE_SLOT").unwrap_or_default();
+    match path.split('?').next().unwrap_or(path) {
+        "/ready" if mode == "never-ready" => (503, "{\"ready\":false}".to_owned()),
+        "/slow" => {
+            thread::sleep(Duration::from_millis(500));
+            (200, format!("{{\"version\":\"{version}\"}}"))
+        }
+        "/_plimsoll/activate" => work(true, number(body, "generation").unwrap_or(0)),
+        "/_plimsoll/deactivate" => work(false, number(body, "generation").unwrap_or(0)),
+        "/_plimsoll/activation" => {
+            let (active, seen) = *WORK.lock().unwrap();
+            (200, format!("{{\"active\":{active},\"generation\":{seen},\"highest_seen\":{seen}}}"))
+        }
+        "/_plimsoll/lame-duck" => {
+            if request.starts_with("POST") {
+                LAME_DUCK.store(body.contains("true"), Ordering::SeqCst);
+            }
+            let (others, busy) = (CONNECTIONS.load(Ordering::SeqCst) - 1, IN_FLIGHT.load(Ordering::SeqCst) - 1);
+            let on = LAME_DUCK.load(Ordering::SeqCst);
+            (200, format!("{{\"on\":{on},\"connections\":{others},\"in_flight\":{busy}}}"))
+        }
+        _ => (200, format!("{{\"version\":\"{version}\",\"slot\":\"{slot}\"}}")),
+    }
+}
+
+fn work(active: bool, generation: u64) -> (u16, String) {
+    let mut work = WORK.lock().unwrap();
+    if generation < work.1 {
+        return (409, "{\"reason\":\"stale\"}".to_owned());
+    }
+    *work = (active, generation);
+    (200, format!("{{\"active\":{active},\"generation\":{generation}}}"))
+}

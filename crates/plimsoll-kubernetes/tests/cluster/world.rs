@@ -1,0 +1,184 @@
+//! A namespace of its own for each test, and images to run in it.
+
+use plimsoll_core::{Fingerprint, ImageRef, Platform};
+use plimsoll_deploy::{Activation, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
+use plimsoll_http::{Client, ClientOptions};
+use plimsoll_kubernetes::{Access, KubernetesTarget, Object, Render};
+use plimsoll_oci::{BlobStore, IndexSpec, RegistryClient, RegistryOptions, ServiceImage, service_image, write_index};
+use serde_json::json;
+use std::{collections::BTreeMap, env, path::PathBuf, process::Command, sync::Arc};
+use tokio::sync::OnceCell;
+
+/// The cluster and the images in its registry.
+pub(crate) struct Cluster {
+    pub(crate) access: Access,
+    kubeconfig: PathBuf,
+    /// The test service as version 1 and 2, by digest.
+    pub(crate) images: Vec<ImageRef>,
+}
+
+/// The cluster, made ready once; `None`, and a sentence, where there is none.
+pub(crate) async fn cluster() -> Option<&'static Cluster> {
+    static CLUSTER: OnceCell<Option<Cluster>> = OnceCell::const_new();
+    CLUSTER.get_or_init(find).await.as_ref()
+}
+
+async fn find() -> Option<Cluster> {
+    let kubeconfig = match (env::var_os("PLIMSOLL_TEST_CLUSTER"), env::var_os("KUBECONFIG")) {
+        (Some(program), _) => {
+            let output = Command::new(program).output().expect("PLIMSOLL_TEST_CLUSTER can be run");
+            assert!(output.status.success(), "the cluster starts: {}", String::from_utf8_lossy(&output.stderr));
+            PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+        }
+        (None, Some(file)) => PathBuf::from(file),
+        (None, None) => {
+            println!("skipped: there is no cluster (PLIMSOLL_TEST_CLUSTER, KUBECONFIG)");
+            return None;
+        }
+    };
+    let access = Access { kubeconfig: vec![kubeconfig.clone()], context: None };
+    let mut images = Vec::new();
+    for version in 1..=2 {
+        images.push(push(version).await);
+    }
+    Some(Cluster { access, kubeconfig, images })
+}
+
+/// Builds the test service and pushes it with a label that makes each version another image.
+async fn push(version: u32) -> ImageRef {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let binary = directory.path().join("service");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/service.rs");
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let built = Command::new(rustc)
+        .args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static", "-o"])
+        .arg(&binary)
+        .arg(source)
+        .status()
+        .expect("rustc runs");
+    assert!(built.success(), "the test service compiles");
+    let store = BlobStore::open(directory.path().join("blobs")).expect("a store");
+    let labels = BTreeMap::from([("version".to_owned(), version.to_string())]);
+    let platform = Platform::host().expect("a platform that Plimsoll knows");
+    let image = ServiceImage {
+        name: "service",
+        binary: &binary,
+        platform,
+        cmd: Vec::new(),
+        env: Vec::new(),
+        labels: labels.clone(),
+        epoch: 0,
+    };
+    let image = service_image(&store, &image).expect("an image");
+    let index = write_index(&store, &IndexSpec { images: vec![(platform, image)], annotations: labels });
+    let digest = index.expect("an index").digest;
+    let http = Client::new(&ClientOptions::default()).expect("a client");
+    let client = RegistryClient::new(http, RegistryOptions::default());
+    let registry = env::var("PLIMSOLL_TEST_REGISTRY").unwrap_or_else(|_| "127.0.0.1:5000".to_owned());
+    let name: ImageRef = format!("{registry}/plimsoll-test/service").parse().expect("a reference");
+    client.push_index(&store, &digest, &name.tagged("test"), &|_| {}).await.expect("the registry takes the image");
+    name.at(digest)
+}
+
+/// A namespace that goes with this value.
+pub(crate) struct World {
+    pub(crate) target: KubernetesTarget,
+    pub(crate) namespace: String,
+    kubeconfig: PathBuf,
+}
+
+impl World {
+    pub(crate) async fn new(cluster: &Cluster, name: &str) -> Self {
+        let namespace = format!("plimsoll-test-{name}-{}", std::process::id());
+        let environment = "staging".parse().expect("a name");
+        let secrets = Arc::new(|source: &str| Err(format!("no secret {source}")));
+        let target =
+            KubernetesTarget::connect(&cluster.access, environment, namespace.clone(), secrets, objects()).await;
+        Self { target: target.expect("a client"), namespace, kubeconfig: cluster.kubeconfig.clone() }
+    }
+
+    /// Runs kubectl in the namespace and returns what it prints.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> String {
+        let output = Command::new("kubectl")
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(["-n", &self.namespace])
+            .args(args)
+            .output()
+            .expect("kubectl runs");
+        assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if env::var_os("KEEP").is_none() {
+            self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false", "--ignore-not-found"]);
+        }
+    }
+}
+
+/// Plain objects, as somebody else's chart may have them.
+fn objects() -> Render {
+    Arc::new(|spec: &ServiceSpec, _: &Release| {
+        let labels = json!({"app": spec.name});
+        let env: Vec<_> = spec.env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": spec.name, "labels": labels},
+            "spec": {
+                "replicas": spec.replicas,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{
+                        "name": spec.name, "image": "to-be-replaced",
+                        "ports": [{"name": "http", "containerPort": 8080}], "env": env,
+                        "readinessProbe": {"httpGet": {"path": spec.health.path, "port": "http"}, "periodSeconds": 1},
+                    }],
+                }},
+            },
+        });
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": spec.name},
+            "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+        });
+        [deployment, service].into_iter().map(|o| Object::try_from(o).map_err(|e| e.to_string())).collect()
+    })
+}
+
+/// A service of one replica.
+pub(crate) fn spec(name: &str, image: &ImageRef, env: &[(&str, &str)]) -> ServiceSpec {
+    let env: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    ServiceSpec {
+        name: name.parse().expect("a name"),
+        image: image.clone(),
+        digest: image.digest.clone().expect("by digest"),
+        replicas: 1,
+        public_port: None,
+        config_hash: Fingerprint::of(format!("{env:?}").as_bytes()),
+        env,
+        secret_env: BTreeMap::new(),
+        depends_on: Vec::new(),
+        health: Health { path: "/ready".to_owned(), deadline_ms: 30_000, interval_ms: 100 },
+        smoke: vec![get("/version")],
+        activation: Activation::Traffic,
+        state: StatePolicy::External,
+        drain_ms: 2000,
+        stop_grace_ms: 1000,
+    }
+}
+
+pub(crate) fn get(path: &str) -> SmokeRequest {
+    SmokeRequest {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        status: 200,
+        contains: None,
+        json: BTreeMap::new(),
+        headers: BTreeMap::new(),
+        max_ms: None,
+    }
+}
