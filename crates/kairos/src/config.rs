@@ -172,7 +172,9 @@ pub struct Config {
     pub slot: Option<Slot>,
     /// The identity file (`PLIMSOLL_IDENTITY`), read at each question.
     pub identity: Option<PathBuf>,
-    /// How long requests in flight may take after SIGTERM.
+    /// How long clients are sent elsewhere after SIGTERM before the listener is closed.
+    pub lame_duck: Duration,
+    /// How long requests in flight may take after that.
     pub drain_grace: Duration,
     /// When set, the gateway takes orders only with this key.
     pub api_key: Option<Secret>,
@@ -268,6 +270,7 @@ const VARIABLES: &[&str] = &[
     "SERVICE_VERSION",
     "SERVICE_SLOT",
     "PLIMSOLL_IDENTITY",
+    "LAME_DUCK_MS",
     "DRAIN_GRACE_MS",
     "KAIROS_API_KEY",
     "ACTIVATION",
@@ -323,6 +326,7 @@ impl Config {
             service_version: read.text("SERVICE_VERSION").unwrap_or(env!("CARGO_PKG_VERSION")).to_owned(),
             slot: read.choice("SERVICE_SLOT", &[("blue", Some(Slot::Blue)), ("green", Some(Slot::Green))], None),
             identity: read.text("PLIMSOLL_IDENTITY").map(PathBuf::from),
+            lame_duck: Duration::from_millis(read.number("LAME_DUCK_MS", Some(0), 0..=600_000)),
             drain_grace: Duration::from_millis(read.number("DRAIN_GRACE_MS", Some(10_000), 0..=600_000)),
             api_key: read.text("KAIROS_API_KEY").map(|key| Secret(key.to_owned())),
             activation: read.choice(

@@ -2,29 +2,30 @@
 //!
 //! What the four services have in common; their own routes come from `services`, the routes all have from `common`.
 
+mod app;
 mod common;
+mod connections;
+mod lame_duck;
 
-use std::collections::BTreeMap;
 use std::future::IntoFuture;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::serve::ListenerExt;
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::activation::{Activation, ActivationError};
-use crate::client::Client;
 use crate::config::{ActivationMode, Config, ConfigError, Service};
 use crate::services::{self, Parts, StartError};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry;
+
+pub(crate) use app::{App, Phase};
 
 /// Why a service ended in another way than by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -75,67 +76,6 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// How far the process's life is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Starting,
-    Serving,
-    Stopping,
-}
-
-/// The last heartbeat of a dependency.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Dependency {
-    url: Option<String>,
-    reachable: bool,
-    latency_ms: Option<u64>,
-}
-
-/// What every part of a process shares.
-pub(crate) struct App {
-    pub(crate) config: Config,
-    pub(crate) metrics: Metrics,
-    pub(crate) client: Client,
-    pub(crate) phase: watch::Sender<Phase>,
-    /// Open web sockets, waited for at the end.
-    pub(crate) sockets: watch::Sender<u32>,
-    pub(crate) started: Instant,
-    pub(crate) started_at: String,
-    dependencies: Mutex<BTreeMap<&'static str, Dependency>>,
-}
-
-impl App {
-    fn new(config: Config) -> Self {
-        let unknown = |service: &Service| Dependency {
-            url: config.peers.get(service).cloned(),
-            reachable: false,
-            latency_ms: None,
-        };
-        let dependencies = config.service.dependencies().iter().map(|s| (s.name(), unknown(s))).collect();
-        Self {
-            metrics: Metrics::default(),
-            client: Client::new(),
-            phase: watch::Sender::new(Phase::Starting),
-            sockets: watch::Sender::new(0),
-            started: Instant::now(),
-            started_at: telemetry::now(),
-            dependencies: Mutex::new(dependencies),
-            config,
-        }
-    }
-
-    /// The last heartbeats.
-    pub(crate) fn dependencies(&self) -> BTreeMap<&'static str, Dependency> {
-        self.dependencies.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits for the beginning of the end.
-    pub(crate) async fn stopping(&self) {
-        // The sender is a field of `self`, so waiting for it cannot fail.
-        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopping).await;
-    }
-}
-
 /// Runs `service` until SIGTERM or SIGINT. Call it once per process, from `main`.
 pub fn run(service: Service) -> Result<(), RunError> {
     let config = Config::from_environment(service)?;
@@ -171,10 +111,10 @@ async fn live(config: Config) -> Result<(), RunError> {
     );
     let Parts { router, activation, prepare, background } =
         services::build(&app).map_err(|source: StartError| RunError::Start(source.into()))?;
-    let router = common::add(router, &app, activation.clone());
+    let router = common::add(router, &app, activation.clone()).merge(lame_duck::routes(&app));
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(heartbeat(Arc::clone(&app)));
+    tasks.spawn(app::heartbeat(Arc::clone(&app)));
     for work in background {
         tasks.spawn(work);
     }
@@ -188,9 +128,15 @@ async fn live(config: Config) -> Result<(), RunError> {
         _ = tasks.join_next() => Err(RunError::Background),
         _ = &mut serving => Err(RunError::Background),
     };
-    tracing::info!("stopping");
-    app.phase.send_replace(Phase::Stopping);
-    let ((), flushed) = tokio::join!(drain(&mut serving, &app), finish_work(activation.as_deref()));
+    let lame_duck = if ended.is_ok() { app.config.lame_duck } else { Duration::ZERO };
+    let leave = async {
+        linger(lame_duck, &app).await;
+        tracing::info!("stopping");
+        app.phase.send_replace(Phase::Stopping);
+        drain(&mut serving, &app).await;
+    };
+    // Exclusive work ends at once: its successor waits for it, and not for the clients of this process.
+    let ((), flushed) = tokio::join!(leave, finish_work(activation.as_deref()));
     flushed?;
     // An activation that was already on its way when the signal came may have won the race with the first one.
     finish_work(activation.as_deref()).await?;
@@ -233,14 +179,28 @@ async fn become_ready(
 
 async fn serve(listener: TcpListener, router: Router, app: Arc<App>) -> std::io::Result<()> {
     // Small answers should not wait for the acknowledgement of the ones before.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
+    let listener = connections::Counted::new(
+        listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        }),
+        app.connections.clone(),
+    );
     // Orders are below one kilobyte; 64 leave room for whatever a client adds.
     let router = router
         .layer(from_fn_with_state(app.metrics.clone(), telemetry::measure))
+        .layer(from_fn_with_state(Arc::clone(&app), lame_duck::say_close))
         .layer(DefaultBodyLimit::max(64 * 1024));
     axum::serve(listener, router).with_graceful_shutdown(async move { app.stopping().await }).into_future().await
+}
+
+/// The time in which clients are sent elsewhere, answer by answer, while new connections are still taken.
+async fn linger(lame_duck: Duration, app: &App) {
+    if lame_duck.is_zero() {
+        return;
+    }
+    tracing::info!(lame_duck_ms = u64::try_from(lame_duck.as_millis()).unwrap_or(u64::MAX), "leaving");
+    app.phase.send_replace(Phase::Leaving);
+    tokio::time::sleep(lame_duck).await;
 }
 
 /// Waits for requests and web sockets in flight, at most the grace.
@@ -262,22 +222,4 @@ async fn drain(serving: &mut tokio::task::JoinHandle<std::io::Result<()>>, app: 
 async fn finish_work(activation: Option<&Activation>) -> Result<(), RunError> {
     let Some(activation) = activation else { return Ok(()) };
     activation.stop().await.map(|_| ()).map_err(|error| RunError::Start(error.into()))
-}
-
-/// Asks each dependency for its health every second, for as long as the process lives.
-async fn heartbeat(app: Arc<App>) {
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        beat.tick().await;
-        for service in app.config.service.dependencies() {
-            let Some(url) = app.config.peers.get(service) else { continue };
-            let begun = Instant::now();
-            let answer = app.client.get(&format!("{url}/health")).await;
-            let reachable = answer.is_ok_and(|answer| answer.status.is_success());
-            let latency_ms = reachable.then(|| u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-            let beat = Dependency { url: Some(url.clone()), reachable, latency_ms };
-            app.dependencies.lock().unwrap_or_else(PoisonError::into_inner).insert(service.name(), beat);
-        }
-    }
 }

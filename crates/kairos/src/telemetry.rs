@@ -75,6 +75,11 @@ impl Metrics {
         *self.lock().counters.entry(counter).or_default() += amount;
     }
 
+    /// Requests whose answer has not begun.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.lock().in_flight
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
         // Counters are valid between any two statements.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

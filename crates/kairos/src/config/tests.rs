@@ -33,6 +33,7 @@ fn each_rule_refuses_its_bad_values_by_variable() {
         ("ACTIVATION", &["sometimes"]),
         ("API_ENDPOINT", &["nonsense", "ftp://example.com", "/path"]),
         ("RISK_MANAGER_URL", &["https://example.com", "risk", "http://h/?q=1"]),
+        ("LAME_DUCK_MS", &["-1", "600001"]),
         ("DRAIN_GRACE_MS", &["-1", "600001"]),
         ("TICK_MS", &["0"]),
         ("INSTRUMENTS", &["aapl", "AAPL,,MSFT", "AAPL,AAPL"]),

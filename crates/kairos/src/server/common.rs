@@ -20,6 +20,9 @@ use crate::identity;
 /// The longest answer of `/slow`.
 const SLOWEST: Duration = Duration::from_secs(30);
 
+/// How long a peer has to answer a close frame: a slow network's round trip, many times over.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// Adds the common routes to a service's own.
 pub(super) fn add(router: Router, app: &Arc<App>, activation: Option<Arc<Activation>>) -> Router {
     let shared = Shared { app: Arc::clone(app), activation };
@@ -70,7 +73,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
     let (status, name) = match phase {
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
         Phase::Serving => (StatusCode::OK, "serving"),
-        Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        Phase::Leaving | Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     };
     let service = shared.app.config.service.name();
     (status, Json(json!({"ready": phase == Phase::Serving, "phase": name, "service": service}))).into_response()
@@ -165,11 +168,13 @@ async fn echo(mut socket: WebSocket, shared: &Shared) -> Result<(), axum::Error>
     loop {
         let received = tokio::select! {
             received = socket.recv() => received,
-            () = shared.app.stopping() => {
+            () = shared.app.lame_duck() => {
                 let reason = "going away".into();
                 socket.send(Message::Close(Some(CloseFrame { code: close_code::AWAY, reason }))).await?;
-                // The peer's own close frame ends the stream; the drain's deadline bounds this wait.
-                while socket.recv().await.transpose()?.is_some() {}
+                // The peer's own close frame ends the stream.
+                let closed = async { while socket.recv().await.is_some_and(|received| received.is_ok()) {} };
+                // A peer that says nothing more is not waited for any longer than that.
+                let _ = tokio::time::timeout(CLOSING, closed).await;
                 return Ok(());
             }
         };

@@ -24,6 +24,9 @@ pub(crate) struct Client {
     pub(crate) address: String,
 }
 
+/// A client that keeps its connection.
+pub(crate) struct Kept(BufReader<TcpStream>);
+
 /// A running service; killed when dropped.
 pub(crate) struct Service {
     child: Child,
@@ -128,6 +131,51 @@ impl Client {
         let text = text.as_str().expect("a text");
         let gauge = text.lines().find_map(|line| line.strip_prefix("http_requests_in_flight "));
         gauge.expect("the gauge").parse::<u32>().expect("a number") - 1
+    }
+}
+
+impl Kept {
+    pub(crate) fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).expect("connected");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        Self(BufReader::new(stream))
+    }
+
+    /// Sends a GET and does not wait.
+    pub(crate) fn ask(&mut self, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).expect("sent");
+    }
+
+    /// Reads one answer: its status, and whether it says that the connection ends.
+    pub(crate) fn answer(&mut self) -> (u16, bool) {
+        let (mut status, mut length, mut close) = (0, 0, false);
+        for number in 0..100 {
+            let mut line = String::new();
+            self.0.read_line(&mut line).expect("a line of the head");
+            let line = line.trim_end().to_ascii_lowercase();
+            if number == 0 {
+                status = line.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
+            } else if line.is_empty() {
+                self.0.read_exact(&mut vec![0; length]).expect("the body");
+                return (status, close);
+            } else if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().expect("a number");
+            } else if line == "connection: close" {
+                close = true;
+            }
+        }
+        panic!("a head without an end");
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> (u16, bool) {
+        self.ask(path);
+        self.answer()
+    }
+
+    /// Whether the other side has closed, with nothing more to read. Waits for that.
+    pub(crate) fn ended(&mut self) -> bool {
+        self.0.read(&mut [0]).is_ok_and(|read| read == 0)
     }
 }
 
