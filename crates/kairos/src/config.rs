@@ -160,6 +160,8 @@ pub struct Config {
     pub starting_equity: f64,
     /// Whether orders may be placed.
     pub enable_trading: bool,
+    /// Whether the service begins in read-only mode.
+    pub read_only: bool,
     /// How logs look.
     pub log_format: LogFormat,
     /// Where state is kept; in memory when absent.
@@ -261,6 +263,7 @@ const VARIABLES: &[&str] = &[
     "RISK_LIMIT_PCT",
     "STARTING_EQUITY",
     "ENABLE_TRADING",
+    "READ_ONLY",
     "LOG_FORMAT",
     "STATE_DIR",
     "RISK_MANAGER_URL",
@@ -284,17 +287,17 @@ const VARIABLES: &[&str] = &[
 impl Config {
     /// Reads the process's environment and the file it names.
     pub fn from_environment(service: Service) -> Result<Self, ConfigError> {
-        let mut values = match std::env::var_os("KAIROS_CONFIG").filter(|path| !path.is_empty()) {
-            Some(path) => read_file(PathBuf::from(path))?,
-            None => BTreeMap::new(),
-        };
-        for name in VARIABLES {
-            // A value that is not UTF-8 is kept, visibly damaged, so that its check refuses it instead of its absence.
-            if let Some(value) = std::env::var_os(name) {
-                values.insert((*name).to_owned(), value.to_string_lossy().into_owned());
-            }
-        }
-        Self::from_values(service, &values)
+        Self::from_values(service, &values()?)
+    }
+
+    /// The state directory alone, for work on a state that needs no service.
+    pub(crate) fn state_directory() -> Result<PathBuf, ConfigError> {
+        let values = values()?;
+        let mut read = Reader { values: &values, problems: Vec::new() };
+        read.text("STATE_DIR").map(PathBuf::from).ok_or_else(|| {
+            read.refuse("STATE_DIR", "the directory with the state to work on");
+            ConfigError::Invalid(read.problems)
+        })
     }
 
     /// Checks values by variable name. An empty value counts as absent.
@@ -316,6 +319,7 @@ impl Config {
             risk_limit_pct: read.percentage("RISK_LIMIT_PCT", 2.0),
             starting_equity: read.number("STARTING_EQUITY", Some(1_000_000.0), 1.0..=1e15),
             enable_trading: read.choice("ENABLE_TRADING", &[("true", true), ("false", false)], !production),
+            read_only: read.choice("READ_ONLY", &[("true", true), ("false", false)], false),
             log_format: read.choice(
                 "LOG_FORMAT",
                 &[("json", LogFormat::Json), ("text", LogFormat::Text)],
@@ -347,6 +351,21 @@ impl Config {
     pub fn slot_name(&self) -> Option<&'static str> {
         self.slot.map(Slot::name)
     }
+}
+
+/// The environment's values, over those of the file it names.
+fn values() -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut values = match std::env::var_os("KAIROS_CONFIG").filter(|path| !path.is_empty()) {
+        Some(path) => read_file(PathBuf::from(path))?,
+        None => BTreeMap::new(),
+    };
+    for name in VARIABLES {
+        // A value that is not UTF-8 is kept, visibly damaged, so that its check refuses it instead of its absence.
+        if let Some(value) = std::env::var_os(name) {
+            values.insert((*name).to_owned(), value.to_string_lossy().into_owned());
+        }
+    }
+    Ok(values)
 }
 
 fn read_file(path: PathBuf) -> Result<BTreeMap<String, String>, ConfigError> {

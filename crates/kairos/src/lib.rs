@@ -3,7 +3,7 @@
 //! One library, four binaries of a few lines. The services talk HTTP to each other and nothing else:
 //!
 //! - `api-gateway` is what clients see: it routes orders and gathers the answers of the other three.
-//! - `risk-manager` decides each order against position and loss limits and keeps the order log.
+//! - `risk-manager` decides each order against position and loss limits and keeps the orders.
 //! - `market-data-ingestor` produces prices; one process at a time does (an *exclusive* worker).
 //! - `strategy-orchestrator` trades a moving-average crossover; exclusive as well.
 //!
@@ -15,6 +15,7 @@ mod client;
 mod config;
 mod identity;
 mod ledger;
+mod maintenance;
 mod risk;
 mod server;
 mod services;
@@ -24,4 +25,5 @@ mod telemetry;
 mod walk;
 
 pub use config::{ActivationMode, Config, ConfigError, DeployEnv, LogFormat, Problem, Secret, Service, Slot};
+pub use maintenance::{CommandError, risk_manager};
 pub use server::{RunError, run};

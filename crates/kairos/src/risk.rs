@@ -1,9 +1,8 @@
-//! What the risk manager decides. Pure: a book of past decisions and an order in, a verdict out; no files, no clock.
+//! What the risk manager decides. Pure: the past and an order in, a verdict out; no files, no clock.
 //!
-//! The book is rebuilt from the records of the order log, in their order, so that two processes which read the same
-//! log decide alike.
+//! All that matters of the past is in the state, so that two processes which share it decide alike.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +40,7 @@ pub(crate) struct Order {
 
 impl Order {
     /// Whose generations this order is compared with: blue and green are one placer.
-    fn fence(&self) -> &str {
+    pub(crate) fn fence(&self) -> &str {
         match (self.placer.as_deref(), self.placed_by.as_deref()) {
             (Some(placer), _) => placer,
             (None, None | Some("blue" | "green")) => "",
@@ -49,7 +48,8 @@ impl Order {
         }
     }
 
-    fn signed_quantity(&self) -> i64 {
+    /// Shares, negative when sold.
+    pub(crate) fn signed_quantity(&self) -> i64 {
         match self.side {
             Side::Buy => i64::from(self.quantity),
             Side::Sell => -i64::from(self.quantity),
@@ -84,7 +84,7 @@ impl Order {
     }
 }
 
-/// One line of the order log: a decision that stands.
+/// A decision that stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(flatten)]
@@ -121,10 +121,12 @@ pub(crate) enum Verdict {
     Stale { highest: u64 },
     /// No order at all; not recorded.
     Malformed(String),
+    /// New, and nothing new is taken; not recorded.
+    ReadOnly,
 }
 
 /// What is held of one instrument.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Holding {
     /// Shares; negative when sold short.
     pub(crate) position: i32,
@@ -142,7 +144,8 @@ impl Holding {
         self.realised + f64::from(self.position) * (mark - self.average_price)
     }
 
-    fn trade(&mut self, order: &Order, position: i32) {
+    /// Takes an accepted order into account.
+    pub(crate) fn trade(&mut self, order: &Order, position: i32) {
         let (before, price) = (f64::from(self.position), order.price);
         let (after, traded) = (f64::from(position), f64::from(position) - before);
         if before * traded >= 0.0 {
@@ -160,91 +163,66 @@ impl Holding {
     }
 }
 
-/// All decisions so far and what follows from them.
+/// What has been decided before, as far as it matters to one order.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
-    records: Vec<Record>,
-    by_id: HashMap<String, usize>,
-    holdings: BTreeMap<String, Holding>,
-    generations: HashMap<String, u64>,
+pub(crate) struct Past {
+    /// The decision which the order's id has already.
+    pub(crate) known: Option<Record>,
+    /// The highest generation seen from its placer.
+    pub(crate) highest: Option<u64>,
+    /// Everything held.
+    pub(crate) holdings: Holdings,
 }
 
-impl Book {
-    /// Decides `order`; the book changes only when the decision is applied.
-    pub(crate) fn decide(&self, order: &Order, limits: Limits, handled_by: Option<&str>) -> Verdict {
-        if let Some(reason) = order.malformed() {
-            return Verdict::Malformed(reason);
-        }
-        if let Some(known) = self.by_id.get(&order.id).map(|index| &self.records[*index]) {
-            return if known.order.same_trade(order) { Verdict::Known(known.clone()) } else { Verdict::Mismatch };
-        }
-        if let (Some(generation), Some(&highest)) = (order.generation, self.generations.get(order.fence()))
-            && generation < highest
-        {
-            return Verdict::Stale { highest };
-        }
-        let held = self.holdings.get(&order.instrument).copied().unwrap_or_default();
-        let outcome = self.within(order, limits, held.position);
-        Verdict::Decided(Record {
-            order: order.clone(),
-            accepted: outcome.is_ok(),
-            position: *outcome.as_ref().unwrap_or(&held.position),
-            reason: outcome.err(),
-            handled_by: handled_by.map(str::to_owned),
-        })
-    }
+/// What is held, by instrument.
+pub(crate) type Holdings = BTreeMap<String, Holding>;
 
-    /// The position after `order`, or the limit it breaks. An order that only reduces a position breaks none:
-    /// closing must stay possible after a loss.
-    fn within(&self, order: &Order, limits: Limits, held: i32) -> Result<i32, String> {
-        let after = i64::from(held) + order.signed_quantity();
-        if after.unsigned_abs() <= i64::from(held).unsigned_abs() && after.signum() != -i64::from(held).signum() {
-            return Ok(i32::try_from(after).expect("between 0 and a position"));
-        }
-        if after.unsigned_abs() > u64::from(limits.max_position) {
-            return Err(format!("position limit: {after} shares would exceed {} either way", limits.max_position));
-        }
-        let loss = -self.profit(&order.instrument, order.price);
-        if loss > limits.max_loss {
-            return Err(format!("loss limit: {loss:.2} is lost, {:.2} is allowed", limits.max_loss));
-        }
-        Ok(i32::try_from(after).expect("within a limit of 32 bits"))
+/// Decides `order`.
+pub(crate) fn decide(order: &Order, past: &Past, limits: Limits, handled_by: Option<&str>) -> Verdict {
+    if let Some(reason) = order.malformed() {
+        return Verdict::Malformed(reason);
     }
+    if let Some(known) = &past.known {
+        return if known.order.same_trade(order) { Verdict::Known(known.clone()) } else { Verdict::Mismatch };
+    }
+    if let (Some(generation), Some(highest)) = (order.generation, past.highest)
+        && generation < highest
+    {
+        return Verdict::Stale { highest };
+    }
+    let held = past.holdings.get(&order.instrument).copied().unwrap_or_default();
+    let outcome = within(order, &past.holdings, limits, held.position);
+    Verdict::Decided(Record {
+        order: order.clone(),
+        accepted: outcome.is_ok(),
+        position: *outcome.as_ref().unwrap_or(&held.position),
+        reason: outcome.err(),
+        handled_by: handled_by.map(str::to_owned),
+    })
+}
 
-    /// Profit of everything, with `instrument` valued at `price` and the rest at their latest trades.
-    fn profit(&self, instrument: &str, price: f64) -> f64 {
-        let at = |name: &str, held: &Holding| held.profit_at(if name == instrument { price } else { held.mark });
-        self.holdings.iter().map(|(name, held)| at(name, held)).sum()
+/// The position after `order`, or the limit it breaks. An order that only reduces a position breaks none:
+/// closing must stay possible after a loss.
+fn within(order: &Order, holdings: &Holdings, limits: Limits, held: i32) -> Result<i32, String> {
+    let after = i64::from(held) + order.signed_quantity();
+    if after.unsigned_abs() <= i64::from(held).unsigned_abs() && after.signum() != -i64::from(held).signum() {
+        return Ok(i32::try_from(after).expect("between 0 and a position"));
     }
+    if after.unsigned_abs() > u64::from(limits.max_position) {
+        return Err(format!("position limit: {after} shares would exceed {} either way", limits.max_position));
+    }
+    let at =
+        |name: &str, held: &Holding| held.profit_at(if name == order.instrument { order.price } else { held.mark });
+    let loss = -holdings.iter().map(|(name, held)| at(name, held)).sum::<f64>();
+    if loss > limits.max_loss {
+        return Err(format!("loss limit: {loss:.2} is lost, {:.2} is allowed", limits.max_loss));
+    }
+    Ok(i32::try_from(after).expect("within a limit of 32 bits"))
+}
 
-    /// Takes a decision into account.
-    pub(crate) fn apply(&mut self, record: Record) {
-        let order = &record.order;
-        if let Some(generation) = order.generation {
-            let highest = self.generations.entry(order.fence().to_owned()).or_default();
-            *highest = generation.max(*highest);
-        }
-        if record.accepted {
-            self.holdings.entry(order.instrument.clone()).or_default().trade(order, record.position);
-        }
-        self.by_id.insert(order.id.clone(), self.records.len());
-        self.records.push(record);
-    }
-
-    /// All decisions, oldest first.
-    pub(crate) fn records(&self) -> &[Record] {
-        &self.records
-    }
-
-    /// What is held, by instrument.
-    pub(crate) fn holdings(&self) -> &BTreeMap<String, Holding> {
-        &self.holdings
-    }
-
-    /// Money gained (lost below 0) over all.
-    pub(crate) fn total_profit(&self) -> f64 {
-        self.holdings.values().map(|held| held.profit_at(held.mark)).sum()
-    }
+/// Money gained (lost below 0) over all, at the latest trades.
+pub(crate) fn total_profit(holdings: &Holdings) -> f64 {
+    holdings.values().map(|held| held.profit_at(held.mark)).sum()
 }
 
 #[cfg(test)]
@@ -253,13 +231,44 @@ mod tests {
 
     const LIMITS: Limits = Limits { max_position: 100, max_loss: 1000.0 };
 
+    /// All decisions so far and what follows from them.
+    #[derive(Default)]
+    struct Book {
+        records: Vec<Record>,
+        generations: BTreeMap<String, u64>,
+        holdings: Holdings,
+    }
+
+    impl Book {
+        fn decide(&self, order: &Order) -> Verdict {
+            let past = Past {
+                known: self.records.iter().find(|record| record.order.id == order.id).cloned(),
+                highest: self.generations.get(order.fence()).copied(),
+                holdings: self.holdings.clone(),
+            };
+            decide(order, &past, LIMITS, Some("blue"))
+        }
+
+        fn apply(&mut self, record: Record) {
+            if let Some(generation) = record.order.generation {
+                let highest = self.generations.entry(record.order.fence().to_owned()).or_default();
+                *highest = generation.max(*highest);
+            }
+            if record.accepted {
+                let held = self.holdings.entry(record.order.instrument.clone()).or_default();
+                held.trade(&record.order, record.position);
+            }
+            self.records.push(record);
+        }
+    }
+
     fn order(id: &str, side: Side, quantity: u32, price: f64) -> Order {
         let instrument = "AAPL".to_owned();
         Order { id: id.to_owned(), instrument, side, quantity, price, generation: None, placed_by: None, placer: None }
     }
 
     fn place(book: &mut Book, order: &Order) -> Verdict {
-        let verdict = book.decide(order, LIMITS, Some("blue"));
+        let verdict = book.decide(order);
         if let Verdict::Decided(record) = &verdict {
             book.apply(record.clone());
         }
@@ -281,7 +290,7 @@ mod tests {
         assert!(accepted(&mut book, "3", Side::Sell, 200, 10.0));
         assert!(!accepted(&mut book, "4", Side::Sell, 1, 10.0));
         assert!(!accepted(&mut book, "5", Side::Buy, 201, 10.0));
-        assert_eq!(book.holdings()["AAPL"].position, -100);
+        assert_eq!(book.holdings["AAPL"].position, -100);
     }
 
     #[test]
@@ -292,7 +301,7 @@ mod tests {
         assert!(!accepted(&mut book, "beyond", Side::Buy, 1, 79.0));
         assert!(!accepted(&mut book, "turning-round", Side::Sell, 60, 79.0));
         assert!(accepted(&mut book, "closing", Side::Sell, 51, 79.0));
-        assert!((book.total_profit() + 1051.0).abs() < 1e-6, "{}", book.total_profit());
+        assert!((total_profit(&book.holdings) + 1051.0).abs() < 1e-6, "{}", total_profit(&book.holdings));
         assert!(!accepted(&mut book, "realised-counts", Side::Buy, 1, 79.0));
     }
 
@@ -302,10 +311,10 @@ mod tests {
         assert!(accepted(&mut book, "1", Side::Buy, 10, 10.0));
         assert!(accepted(&mut book, "2", Side::Buy, 10, 20.0));
         assert!(accepted(&mut book, "3", Side::Sell, 30, 25.0));
-        let held = book.holdings()["AAPL"];
+        let held = book.holdings["AAPL"];
         assert_eq!((held.position, held.average_price, held.realised), (-10, 25.0, 200.0));
         assert!(accepted(&mut book, "4", Side::Buy, 5, 20.0));
-        assert!((book.total_profit() - 250.0).abs() < 1e-9);
+        assert!((total_profit(&book.holdings) - 250.0).abs() < 1e-9);
     }
 
     #[test]
@@ -316,7 +325,7 @@ mod tests {
         let dearer = Order { price: 11.0, ..first.clone() };
         assert!(matches!(place(&mut book, &dearer), Verdict::Known(record) if record.position == 10));
         assert_eq!(place(&mut book, &Order { quantity: 11, ..first }), Verdict::Mismatch);
-        assert_eq!(book.records().len(), 1);
+        assert_eq!(book.records.len(), 1);
     }
 
     #[test]
@@ -352,6 +361,6 @@ mod tests {
         for order in bad {
             assert!(matches!(place(&mut book, &order), Verdict::Malformed(_)), "{order:?}");
         }
-        assert!(book.records().is_empty());
+        assert!(book.records.is_empty());
     }
 }

@@ -6,6 +6,7 @@ mod app;
 mod common;
 mod connections;
 mod lame_duck;
+mod read_only;
 
 use std::future::IntoFuture;
 use std::process::ExitCode;
@@ -111,7 +112,8 @@ async fn live(config: Config) -> Result<(), RunError> {
     );
     let Parts { router, activation, prepare, background } =
         services::build(&app).map_err(|source: StartError| RunError::Start(source.into()))?;
-    let router = common::add(router, &app, activation.clone()).merge(lame_duck::routes(&app));
+    let router =
+        common::add(router, &app, activation.clone()).merge(lame_duck::routes(&app)).merge(read_only::routes(&app));
 
     let mut tasks = JoinSet::new();
     tasks.spawn(app::heartbeat(Arc::clone(&app)));

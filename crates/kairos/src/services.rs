@@ -24,7 +24,7 @@ use crate::state::StateError;
 /// Why a service cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    #[error("open the order log")]
+    #[error("open the orders")]
     Ledger(#[from] LedgerError),
     #[error("read the state")]
     State(#[from] StateError),
@@ -68,6 +68,9 @@ pub(crate) struct Page {
 fn default_limit() -> usize {
     1000
 }
+
+/// Why a new order is refused in read-only mode.
+pub(crate) const READ_ONLY: &str = "read-only: no new order is taken";
 
 /// A refusal in the form all order routes have.
 pub(crate) fn refuse(status: StatusCode, reason: impl Into<String>) -> Response {

@@ -18,7 +18,7 @@ const RELEASE_EVERY: usize = 5;
 const PATIENCE: Duration = Duration::from_mins(1);
 const STRATEGY: &str = "strategy-orchestrator";
 
-/// One line of the risk manager's order log.
+/// One line of the risk manager's orders.
 #[derive(Debug)]
 struct Order {
     id: String,
@@ -53,7 +53,7 @@ fn read_on(url: &str, orders: &mut Vec<Order>) {
             return;
         }
     }
-    panic!("the order log has no end");
+    panic!("the orders have no end");
 }
 
 /// By the strategy's own logs: by generation, the slot that says it placed orders, and the times of the first and last.

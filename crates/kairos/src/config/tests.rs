@@ -28,6 +28,7 @@ fn each_rule_refuses_its_bad_values_by_variable() {
         ("RISK_LIMIT_PCT", &["0", "-1", "100.1", "NaN", "inf"]),
         ("STARTING_EQUITY", &["0", "NaN"]),
         ("ENABLE_TRADING", &["yes", "1"]),
+        ("READ_ONLY", &["yes"]),
         ("LOG_FORMAT", &["xml"]),
         ("SERVICE_SLOT", &["red"]),
         ("ACTIVATION", &["sometimes"]),

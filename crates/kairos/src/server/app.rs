@@ -1,6 +1,7 @@
 //! What every part of a process shares, and the heartbeat that keeps it up to date about the others.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub(crate) struct App {
     pub(crate) connections: Connections,
     /// Whether the deployment has made this process a lame duck.
     pub(crate) sent_away: watch::Sender<bool>,
+    /// Whether no new order is taken.
+    pub(super) read_only: AtomicBool,
     pub(crate) started: Instant,
     pub(crate) started_at: String,
     dependencies: Mutex<BTreeMap<&'static str, Dependency>>,
@@ -63,6 +66,7 @@ impl App {
             sockets: watch::Sender::new(0),
             connections: Connections::default(),
             sent_away: watch::Sender::new(false),
+            read_only: AtomicBool::new(config.read_only),
             started: Instant::now(),
             started_at: telemetry::now(),
             dependencies: Mutex::new(dependencies),
@@ -79,6 +83,11 @@ impl App {
     pub(crate) async fn stopping(&self) {
         // The sender is a field of `self`, so waiting for it cannot fail.
         let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopping).await;
+    }
+
+    /// Whether orders that are not decided yet are refused.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::SeqCst)
     }
 
     /// Whether clients are asked to go elsewhere: told to by the deployment, or because the process ends.

@@ -90,6 +90,7 @@ async fn status(State(shared): State<Shared>) -> Json<Value> {
         "uptime_seconds": app.started.elapsed().as_secs(),
         "started_at": app.started_at,
         "trading_enabled": app.config.enable_trading,
+        "read_only": app.is_read_only(),
         "active": shared.active(),
         "api_endpoint": app.config.api_endpoint,
         "dependencies": app.dependencies(),
@@ -105,8 +106,11 @@ async fn status(State(shared): State<Shared>) -> Json<Value> {
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let app = &shared.app;
     let mut text = app.metrics.render();
-    let gauges =
-        [("kairos_active", u64::from(shared.active())), ("kairos_uptime_seconds", app.started.elapsed().as_secs())];
+    let gauges = [
+        ("kairos_active", u64::from(shared.active())),
+        ("kairos_read_only", u64::from(app.is_read_only())),
+        ("kairos_uptime_seconds", app.started.elapsed().as_secs()),
+    ];
     for (name, value) in gauges {
         writeln!(text, "# TYPE {name} gauge\n{name} {value}").expect("a string takes all that is written");
     }

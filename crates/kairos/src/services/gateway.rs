@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Parts, refuse};
+use super::{Parts, READ_ONLY, refuse};
 use crate::client::{Answer, ClientError};
 use crate::config::Service;
 use crate::server::{App, chain};
@@ -71,6 +71,9 @@ async fn order(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> 
     }
     if !app.config.enable_trading {
         return refuse(StatusCode::FORBIDDEN, "trading is off");
+    }
+    if app.is_read_only() {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, READ_ONLY);
     }
     let mut order: Value = match serde_json::from_slice(&body) {
         Ok(order @ Value::Object(_)) => order,

@@ -1,4 +1,4 @@
-//! The risk manager: decides each order, keeps the order log, tells positions.
+//! The risk manager: decides each order, keeps the orders, tells positions.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Page, Parts, refuse};
+use super::{Page, Parts, READ_ONLY, refuse};
 use crate::ledger::{Ledger, LedgerError};
-use crate::risk::{Limits, Order, Record, Verdict};
+use crate::risk::{Limits, Order, Record, Verdict, total_profit};
 use crate::server::{App, chain};
 
 /// Calls that may wait for the log. At a few milliseconds per sync, the last of them is served within a second.
@@ -65,12 +65,12 @@ enum Unavailable {
 impl IntoResponse for Unavailable {
     fn into_response(self) -> Response {
         let reason = match self {
-            Self::Starting => "the order log is still being read".to_owned(),
-            Self::Busy => format!("{WAITING} calls are waiting for the order log"),
-            Self::Late => "the order log is slow: send the same id again to learn the decision".to_owned(),
+            Self::Starting => "the order database is still being read".to_owned(),
+            Self::Busy => format!("{WAITING} calls are waiting for the order database"),
+            Self::Late => "the order database is slow: send the same id again to learn the decision".to_owned(),
             Self::Ledger(error) => {
                 let reason = chain(&error);
-                tracing::error!(reason, "order log");
+                tracing::error!(reason, "order database");
                 reason
             }
         };
@@ -82,15 +82,15 @@ impl Desk {
     /// Runs `work` on the ledger, on a blocking thread, one at a time.
     async fn with_ledger<T: Send + 'static>(
         self: Arc<Self>,
-        work: impl FnOnce(&mut Ledger, &App) -> Result<T, LedgerError> + Send + 'static,
+        work: impl FnOnce(&Ledger, &App) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| Unavailable::Busy)?;
         let begun = Instant::now();
         let task = tokio::task::spawn_blocking(move || {
             // The place in the queue is given back when the work is done, also when nobody waits any longer.
             let _place = place;
-            let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            let ledger = ledger.as_mut().ok_or(Unavailable::Starting)?;
+            let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let ledger = ledger.as_ref().ok_or(Unavailable::Starting)?;
             // Nobody waits any longer: an order that was answered with 503 should not be decided after all.
             if begun.elapsed() >= PATIENCE {
                 return Err(Unavailable::Late);
@@ -114,7 +114,7 @@ async fn order(State(desk): State<Arc<Desk>>, body: Bytes) -> Response {
             let config = &app.config;
             let max_loss = config.starting_equity * config.risk_limit_pct / 100.0;
             let limits = Limits { max_position: config.max_position_size, max_loss };
-            ledger.decide(&order, limits, config.slot_name())
+            ledger.decide(&order, limits, config.slot_name(), app.is_read_only())
         })
         .await;
     match decided {
@@ -141,6 +141,7 @@ fn answer(verdict: Verdict, app: &App) -> Response {
             app.metrics.add("kairos_orders_stale_total", 1);
             refuse(StatusCode::CONFLICT, format!("stale generation: {highest} has been seen"))
         }
+        Verdict::ReadOnly => refuse(StatusCode::SERVICE_UNAVAILABLE, READ_ONLY),
         Verdict::Malformed(reason) => refuse(StatusCode::UNPROCESSABLE_ENTITY, reason),
     }
 }
@@ -156,11 +157,11 @@ fn decision(record: &Record, duplicate: bool) -> Response {
 
 async fn positions(State(desk): State<Arc<Desk>>) -> Result<Json<Value>, Unavailable> {
     let told = desk.with_ledger(|ledger, app| {
-        let book = ledger.book()?;
+        let holdings = ledger.holdings()?;
         let max_loss = app.config.starting_equity * app.config.risk_limit_pct / 100.0;
         Ok(json!({
-            "positions": book.holdings(),
-            "profit": book.total_profit(),
+            "positions": holdings,
+            "profit": total_profit(&holdings),
             "max_position_size": app.config.max_position_size,
             "max_loss": max_loss,
         }))
@@ -171,11 +172,8 @@ async fn positions(State(desk): State<Arc<Desk>>) -> Result<Json<Value>, Unavail
 /// Orders are numbered from 1 in the order of their decisions; `since` is the last number a reader has.
 async fn orders(State(desk): State<Arc<Desk>>, Query(page): Query<Page>) -> Result<Json<Value>, Unavailable> {
     let told = desk.with_ledger(move |ledger, _| {
-        let records = ledger.book()?.records();
-        let since = usize::try_from(page.since).unwrap_or(usize::MAX).min(records.len());
-        let found = &records[since..];
-        let shown = &found[..found.len().min(page.limit).min(LONGEST_PAGE)];
-        Ok(json!({"orders": shown, "total": records.len(), "next": since + shown.len()}))
+        let found = ledger.orders(page.since, page.limit.min(LONGEST_PAGE))?;
+        Ok(json!({"orders": found.records, "total": found.total, "next": found.next}))
     });
     told.await.map(Json)
 }

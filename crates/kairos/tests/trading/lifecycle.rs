@@ -82,6 +82,6 @@ fn the_environment_wins_over_the_file_and_a_secret_is_in_no_log() {
     let output = command(RISK, &variables).output().expect("ran");
     assert_eq!(output.status.code(), Some(1));
     let (log, message) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(log.contains("\"message\":\"listening\"") && message.contains("order log"), "{log}{message}");
+    assert!(log.contains("\"message\":\"listening\"") && message.contains("open the orders"), "{log}{message}");
     assert!(!log.contains("hush-hush") && !message.contains("hush-hush"), "{log}{message}");
 }

@@ -1,5 +1,6 @@
 //! The four services together, as real processes: orders, limits, hand-over, and orderly and disorderly ends.
 
+mod durability;
 mod lame_duck;
 mod lifecycle;
 mod sockets;
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use support::{Client, GATEWAY, INGESTOR, RISK, STRATEGY, Service, start, text, wait};
+use support::{GATEWAY, INGESTOR, RISK, STRATEGY, Service, start, text, wait};
 
 fn order(id: &str, quantity: u32, price: Option<f64>) -> Value {
     json!({"id": id, "instrument": "AAPL", "side": "buy", "quantity": quantity, "price": price})
@@ -224,7 +225,7 @@ fn an_ingestor_killed_or_terminated_repeats_no_number() {
 }
 
 #[test]
-fn two_risk_managers_over_one_log_lose_no_update() {
+fn two_risk_managers_over_one_state_lose_no_update() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let shared = ("STATE_DIR", text(directory.path()));
     let slots = [start(RISK, &[shared, ("SERVICE_SLOT", "blue")]), start(RISK, &[shared, ("SERVICE_SLOT", "green")])];
@@ -244,33 +245,4 @@ fn two_risk_managers_over_one_log_lose_no_update() {
     assert_eq!((position(&slots[0]), position(&slots[1])), (90, 90));
     let repeated = slots[1].post("/orders", &order("0-0-0", 1, Some(10.0)));
     assert_eq!(repeated.1["duplicate"], true);
-}
-
-#[test]
-fn kill_9_loses_no_acknowledged_order() {
-    let directory = tempfile::tempdir().expect("temporary directory");
-    let shared = ("STATE_DIR", text(directory.path()));
-    let mut risk = start(RISK, &[shared]);
-    let acknowledged = std::sync::atomic::AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        let address = Client::clone(&risk);
-        let acknowledged = &acknowledged;
-        scope.spawn(move || {
-            for number in 0..1000 {
-                if address.post("/orders", &order(&number.to_string(), 1, Some(10.0))).0 != 200 {
-                    break;
-                }
-                acknowledged.store(number + 1, std::sync::atomic::Ordering::SeqCst);
-            }
-        });
-        wait("twenty orders", || acknowledged.load(std::sync::atomic::Ordering::SeqCst) >= 20);
-        risk.kill();
-    });
-    let acknowledged = acknowledged.load(std::sync::atomic::Ordering::SeqCst);
-    let risk = start(RISK, &[shared]);
-    let position = position(&risk);
-    assert!([i64::from(acknowledged), i64::from(acknowledged) + 1].contains(&position), "{position} of {acknowledged}");
-    for number in 0..acknowledged {
-        assert_eq!(risk.post("/orders", &order(&number.to_string(), 1, Some(10.0))).1["duplicate"], true);
-    }
 }
