@@ -26,6 +26,8 @@ affinity:
             {{- with $slot }}
             {{- . | nindent 12 }}
             {{- end }}
+        # Else a rollout would wait for a node that has no pod of the revision before.
+        matchLabelKeys: [pod-template-hash]
   {{- else }}
   podAntiAffinity:
     preferredDuringSchedulingIgnoredDuringExecution:
