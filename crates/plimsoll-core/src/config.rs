@@ -13,6 +13,7 @@
 //! assert!(error.ends_with("hint: did you mean `replicas`?"));
 //! ```
 
+mod capacity;
 mod check;
 mod delivery;
 mod environment;
@@ -30,6 +31,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use capacity::{Access, Autoscale, Resources, Storage};
 pub use delivery::{
     Checks, ConsoleChannel, Features, Images, NoticeEvent, Notify, Profile, ProfileRules, ProfileSettings, Profiles,
     Severity, SlackChannel, WebhookChannel,
@@ -39,7 +41,7 @@ pub use environment::{
 };
 pub use mistake::{ConfigError, Mistake};
 pub use period::{Period, PeriodError};
-pub use resolve::{ResolvedHealth, ResolvedService, ResolvedSmoke, UnknownEnvironment};
+pub use resolve::{ResolvedAutoscale, ResolvedHealth, ResolvedService, ResolvedSmoke, UnknownEnvironment};
 #[cfg(feature = "schema")]
 pub use schema::json_schema;
 pub use service::{Activation, Defaults, HealthSettings, Method, Service, Smoke, StatePolicy};

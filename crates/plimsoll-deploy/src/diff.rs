@@ -140,6 +140,9 @@ fn changed(old: &ServiceSpec, new: &ServiceSpec) -> ServiceDiff {
     field("state", json(&old.state), json(&new.state));
     field("drain", format!("{} ms", old.drain_ms), format!("{} ms", new.drain_ms));
     field("stop grace", format!("{} ms", old.stop_grace_ms), format!("{} ms", new.stop_grace_ms));
+    field("resources", json(&old.resources), json(&new.resources));
+    field("autoscale", json(&old.autoscale), json(&new.autoscale));
+    field("storage", json(&old.storage), json(&new.storage));
     variables("env", &old.env, &new.env, &mut config);
     variables("secret env", &old.secret_env, &new.secret_env, &mut config);
     ServiceDiff::Changed { digest, config }
@@ -166,7 +169,8 @@ fn variables(
 mod tests {
     use super::*;
     use crate::testing::{release, spec};
-    use plimsoll_core::Fingerprint;
+    use crate::{Access, Storage};
+    use plimsoll_core::{ByteSize, Fingerprint, Millicores};
 
     #[test]
     fn a_first_release_adds_all_its_services() {
@@ -186,5 +190,28 @@ mod tests {
         assert_eq!(digest, None);
         let expected = ConfigChange { what: "env LIMIT".to_owned(), from: None, to: Some("5".to_owned()) };
         assert_eq!(config, [expected]);
+    }
+
+    #[test]
+    fn a_change_of_what_it_takes_of_a_cluster_is_told() {
+        let old = spec("gateway", 1);
+        let mut new = old.clone();
+        new.resources.cpu = Some(Millicores::new(250));
+        new.storage = Some(Storage { size: ByteSize::new(1 << 30), class: None, access: Access::ReadWriteOnce });
+        let ServiceDiff::Changed { config, .. } = changed(&old, &new) else { panic!("it changed") };
+        let told: Vec<(&str, &str)> = config.iter().map(|c| (c.what.as_str(), c.to.as_deref().unwrap())).collect();
+        let storage = r#"{"size":"1Gi","class":null,"access":"ReadWriteOnce"}"#;
+        let resources = r#"{"cpu":"250m","memory":null,"cpu_limit":null,"memory_limit":null}"#;
+        assert_eq!(told, [("resources", resources), ("storage", storage)]);
+    }
+
+    #[test]
+    fn a_release_recorded_before_there_were_resources_is_read_and_is_the_same() {
+        let spec = spec("gateway", 1);
+        let mut recorded = serde_json::to_value(&spec).unwrap();
+        for later in ["resources", "autoscale", "storage"] {
+            assert!(recorded.as_object_mut().unwrap().remove(later).is_some(), "{later}");
+        }
+        assert_eq!(serde_json::from_value::<ServiceSpec>(recorded).unwrap(), spec);
     }
 }

@@ -14,6 +14,7 @@
 
 mod admission;
 mod ask_error;
+mod capacity;
 #[cfg(any(test, feature = "testkit"))]
 mod conformance;
 mod diff;
@@ -34,6 +35,7 @@ mod target;
 mod testing;
 
 pub use admission::admit;
+pub use capacity::{Access, Autoscale, Resources, Storage};
 #[cfg(any(test, feature = "testkit"))]
 pub use conformance::{Fixture, conformance};
 pub use diff::{ConfigChange, ReleaseDiff, ServiceDiff};

@@ -1,5 +1,6 @@
 //! What is to serve: services with their images and configuration, and the release that names them all.
 
+use crate::capacity::{Autoscale, Resources, Storage};
 use plimsoll_core::{Digest, EnvironmentName, Fingerprint, ImageRef, RunId, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +37,15 @@ pub struct ServiceSpec {
     pub drain_ms: u64,
     /// How long a process may take to end after SIGTERM before it is killed, in milliseconds.
     pub stop_grace_ms: u64,
+    /// What one replica is promised of a cluster, and what it may take.
+    #[serde(default)]
+    pub resources: Resources,
+    /// How many replicas a cluster gives it, by load; `replicas` is how many it starts with.
+    #[serde(default)]
+    pub autoscale: Option<Autoscale>,
+    /// The volume a cluster gives it, where its state is not external.
+    #[serde(default)]
+    pub storage: Option<Storage>,
     /// Hash over all of the above but the image: two specs with equal digest and config hash behave alike.
     pub config_hash: Fingerprint,
 }

@@ -1,5 +1,6 @@
 //! Values for tests: small specs and releases that need no image.
 
+use crate::capacity::Resources;
 use crate::spec::{Activation, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
 use plimsoll_core::{Digest, EnvironmentName, Fingerprint, ImageRef, RunId, Timestamp};
 use std::collections::BTreeMap;
@@ -34,6 +35,9 @@ pub(crate) fn spec(name: &str, version: u32) -> ServiceSpec {
         state: StatePolicy::External,
         drain_ms: 1000,
         stop_grace_ms: 1000,
+        resources: Resources::default(),
+        autoscale: None,
+        storage: None,
         config_hash: Fingerprint::of(name.as_bytes()),
     }
 }

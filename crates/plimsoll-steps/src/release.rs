@@ -9,7 +9,8 @@ use plimsoll_core::{
     config::{self, Method, ResolvedService, SecretSource},
 };
 use plimsoll_deploy::{
-    Activation, ApprovalRecord, Evidence, Health, Policy, Release, ServiceSpec, SmokeRequest, StatePolicy,
+    Access, Activation, ApprovalRecord, Autoscale, Evidence, Health, Policy, Release, Resources, ServiceSpec,
+    SmokeRequest, StatePolicy, Storage,
 };
 use plimsoll_engine::StepError;
 use std::time::Duration;
@@ -128,8 +129,30 @@ fn spec(service: &ResolvedService, pushed: &Pushed) -> Result<ServiceSpec, StepE
         },
         drain_ms: service.drain_ms,
         stop_grace_ms: service.stop_grace_ms,
+        resources: resources(service.resources),
+        autoscale: service.autoscale.map(autoscale),
+        storage: service.storage.as_ref().map(storage),
         config_hash: Fingerprint::of(text.as_bytes()),
     })
+}
+
+fn resources(of: config::Resources) -> Resources {
+    let config::Resources { cpu, memory, cpu_limit, memory_limit } = of;
+    Resources { cpu, memory, cpu_limit, memory_limit }
+}
+
+fn autoscale(of: config::ResolvedAutoscale) -> Autoscale {
+    let config::ResolvedAutoscale { min, max, cpu_pct, memory_pct, scale_down_after_s } = of;
+    Autoscale { min, max, cpu_pct, memory_pct, scale_down_after_s }
+}
+
+fn storage(of: &config::Storage) -> Storage {
+    let access = match of.access {
+        config::Access::ReadWriteOnce => Access::ReadWriteOnce,
+        config::Access::ReadWriteMany => Access::ReadWriteMany,
+        config::Access::ReadWriteOncePod => Access::ReadWriteOncePod,
+    };
+    Storage { size: of.size, class: of.class.clone(), access }
 }
 
 /// The name under which a target looks a secret up: `env:NAME` or `file:PATH`.

@@ -3,6 +3,8 @@
 //! Every check looks on after a mistake. What was taken out because of its shape is not missed here: whether a name
 //! exists is asked of the file, not of the types.
 
+mod capacity;
+
 use super::explain::choice;
 use super::mistake::Found;
 use super::order::order;
@@ -59,6 +61,7 @@ impl Check<'_> {
         self.replicas(&["defaults", "replicas"], defaults.replicas);
         self.health(&["defaults", "health"], &defaults.health);
         self.env(&["defaults"], &defaults.env);
+        self.default_capacity();
     }
 
     fn service(&mut self, name: &str, service: &Service) {
@@ -83,6 +86,7 @@ impl Check<'_> {
             self.smoke(&["services", name, "smoke", &nth.to_string()], smoke);
         }
         self.dependencies(name, service);
+        self.service_capacity(name, service);
     }
 
     fn dependencies(&mut self, name: &str, service: &Service) {
@@ -233,6 +237,7 @@ impl Check<'_> {
         }
         for (service, settings) in &self.config.services {
             self.exclusive(name, service, settings, environment);
+            self.override_capacity(name, service, environment);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Environments: where services run, which branch may go there, whose yes is needed, and how a cut-over is watched.
 
-use super::Period;
+use super::{Autoscale, Period, Resources, Storage};
 use crate::ServiceName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -161,6 +161,13 @@ pub struct ServiceOverride {
     pub port: Option<u16>,
     /// How long requests in flight may take to finish.
     pub drain: Option<Period>,
+    /// What one replica is promised of a cluster, and what it may take.
+    #[serde(skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// How many replicas a cluster gives it, by load.
+    pub autoscale: Option<Autoscale>,
+    /// The volume a cluster gives it.
+    pub storage: Option<Storage>,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
 }

@@ -1,8 +1,10 @@
 //! What holds for a service in one environment: built-in defaults, `[defaults]`, the service, the environment, and the
 //! environment's override for the service, each over the one before.
 
-use super::{Activation, Config, Environment, HealthSettings, Method, SecretSource, Service, Smoke, StatePolicy};
-use super::{Period, explain::choice};
+use super::{
+    Activation, Autoscale, Config, Environment, HealthSettings, Method, Period, Resources, SecretSource, Service,
+    Smoke, StatePolicy, Storage, explain::choice,
+};
 use crate::{Classify, EnvironmentName, ErrorClass, ServiceName};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -38,6 +40,31 @@ pub struct ResolvedService {
     pub drain_ms: u64,
     /// How long a process may take to end after SIGTERM before it is killed, in milliseconds.
     pub stop_grace_ms: u64,
+    /// What one replica is promised of a cluster, and what it may take. What is not said is not written, here and below:
+    /// a configuration without it keeps its hash.
+    #[serde(skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// How many replicas a cluster gives it, by load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<ResolvedAutoscale>,
+    /// The volume a cluster gives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+}
+
+/// How many replicas there are, by load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ResolvedAutoscale {
+    /// The fewest.
+    pub min: u16,
+    /// The most.
+    pub max: u16,
+    /// The wanted average use of processor time, in per cent of what a replica is promised.
+    pub cpu_pct: Option<u16>,
+    /// The wanted average use of memory, in per cent of what a replica is promised.
+    pub memory_pct: Option<u16>,
+    /// How long less load must last before there are fewer, in whole seconds.
+    pub scale_down_after_s: u32,
 }
 
 /// When a replica counts as ready.
@@ -122,8 +149,18 @@ impl Config {
             state: service.state,
             drain_ms: here.drain.or(service.drain).or(defaults.drain).unwrap_or(ten).millis(),
             stop_grace_ms: service.stop_grace.or(defaults.stop_grace).unwrap_or(ten).millis(),
+            resources: here.resources.or(service.resources).or(defaults.resources),
+            autoscale: here.autoscale.or(service.autoscale).map(autoscale),
+            storage: here.storage.or_else(|| service.storage.clone()),
         }
     }
+}
+
+fn autoscale(settings: Autoscale) -> ResolvedAutoscale {
+    let Autoscale { min, max, cpu_pct, memory_pct, scale_down_after } = settings;
+    let after = scale_down_after.unwrap_or(Period::from_secs(300)).millis() / 1_000;
+    let scale_down_after_s = u32::try_from(after).expect("no period is longer than 30 days");
+    ResolvedAutoscale { min, max, cpu_pct, memory_pct, scale_down_after_s }
 }
 
 fn health(own: &HealthSettings, defaults: &HealthSettings) -> ResolvedHealth {

@@ -1,6 +1,7 @@
 //! The JSON Schema of `plimsoll.toml`, for editors. It knows the shape; what [`Config::parse`] checks beyond it, it does not.
 
 use super::{Base, Config, Period, ProjectName, Registry};
+use crate::{ByteSize, Millicores};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use std::borrow::Cow;
 
@@ -29,6 +30,8 @@ macro_rules! text {
 
 text! {
     Period: "Period", "A whole number and a unit: ms, s, m, h or d; at most 30d.", "^[0-9]+(ms|s|m|h|d)$";
+    Millicores: "Millicores", "A quantity of Kubernetes: cores, or thousandths with `m`.", "^([0-9]+\\.?[0-9]*|\\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$";
+    ByteSize: "ByteSize", "A quantity of Kubernetes: bytes, with Ki, Mi, Gi, Ti, Pi, Ei or k, M, G, T, P, E.", "^([0-9]+\\.?[0-9]*|\\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$";
     ProjectName: "ProjectName", "1 to 63 lower-case letters, digits and inner hyphens, a letter first.", "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
     Registry: "Registry", "`embedded`, or `host[:port][/prefix]`.", "^(embedded|[A-Za-z0-9.:\\[\\]-]+(/[a-z0-9._/-]+)?)$";
     Base: "Base", "`scratch`, or an image by digest.", "^(scratch|.+@sha256:[0-9a-f]{64})$";

@@ -1,6 +1,6 @@
 //! Services: what is built, how many of it run, when they count as ready, and how they are asked whether they work.
 
-use super::{Period, SecretSource};
+use super::{Autoscale, Period, Resources, SecretSource, Storage};
 use crate::ServiceName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,6 +16,9 @@ pub struct Defaults {
     pub drain: Option<Period>,
     /// How long a process may take to end after SIGTERM; default `10s`.
     pub stop_grace: Option<Period>,
+    /// What one replica is promised of a cluster, and what it may take.
+    #[serde(skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
     /// When a replica counts as ready.
     pub health: HealthSettings,
     /// Environment variables.
@@ -54,6 +57,15 @@ pub struct Service {
     /// How long a process may take to end after SIGTERM before it is killed.
     #[serde(default)]
     pub stop_grace: Option<Period>,
+    /// What one replica is promised of a cluster, and what it may take.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// How many replicas a cluster gives it, by load.
+    #[serde(default)]
+    pub autoscale: Option<Autoscale>,
+    /// The volume a cluster gives it, where its `state` is not `external`.
+    #[serde(default)]
+    pub storage: Option<Storage>,
     /// When a replica counts as ready.
     #[serde(default)]
     pub health: HealthSettings,

@@ -2,7 +2,8 @@
 
 use plimsoll_core::{Digest, Fingerprint, Generation, ImageRef, Platform, RunId, Secret, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{
-    Activation, Change, CutOver, CutOverDone, Health, Move, Release, ServiceSpec, StatePolicy, Target as _, TargetError,
+    Activation, Change, CutOver, CutOverDone, Health, Move, Release, Resources, ServiceSpec, StatePolicy, Target as _,
+    TargetError,
 };
 use plimsoll_local::{ImageSource, LocalPaths, LocalTarget, Rootfs, supervisor::Launch};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -149,6 +150,9 @@ pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
         state: StatePolicy::External,
         drain_ms: 1000,
         stop_grace_ms: 500,
+        resources: Resources::default(),
+        autoscale: None,
+        storage: None,
         config_hash: Fingerprint::of(config.as_bytes()),
     }
 }

@@ -161,7 +161,8 @@ mod tests {
     use crate::report::schema::{documented, violations};
     use plimsoll_core::{Digest, Fingerprint, Generation, Slot};
     use plimsoll_deploy::{
-        Activation, ApprovalRecord, Evidence, Health, ServiceRecord, ServiceSpec, ServiceView, SlotView, StatePolicy,
+        Activation, ApprovalRecord, Evidence, Health, Resources, ServiceRecord, ServiceSpec, ServiceView, SlotView,
+        StatePolicy,
     };
     use std::collections::BTreeMap;
 
@@ -182,6 +183,9 @@ mod tests {
             state: StatePolicy::External,
             drain_ms: 1,
             stop_grace_ms: 1,
+            resources: Resources::default(),
+            autoscale: None,
+            storage: None,
             config_hash: hash,
         };
         let slot = |slot, version: &str, failing: Option<&str>| SlotView {
