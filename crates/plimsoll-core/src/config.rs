@@ -18,6 +18,7 @@ mod check;
 mod delivery;
 mod environment;
 mod explain;
+mod kubernetes;
 mod mistake;
 mod order;
 mod period;
@@ -39,6 +40,7 @@ pub use delivery::{
 pub use environment::{
     ApprovalRule, Environment, Evidence, Gate, ServiceOverride, Slo, Strategy, StrategyKind, Target,
 };
+pub use kubernetes::{KubernetesSettings, Render};
 pub use mistake::{ConfigError, Mistake};
 pub use period::{Period, PeriodError};
 pub use resolve::{ResolvedAutoscale, ResolvedHealth, ResolvedService, ResolvedSmoke, UnknownEnvironment};

@@ -30,6 +30,11 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// Whether anything was ever done in the environment.
+    pub fn has_record(&self) -> bool {
+        self.generation > Generation::default() || !self.services.is_empty() || self.lock.is_some()
+    }
+
     /// Whether what serves is not what the live record names: a cut-over of several services was left half made.
     pub fn is_half_made(&self) -> bool {
         let differs = |name: &ServiceName, record: &ServiceRecord| {

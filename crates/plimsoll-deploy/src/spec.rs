@@ -46,6 +46,9 @@ pub struct ServiceSpec {
     /// The volume a cluster gives it, where its state is not external.
     #[serde(default)]
     pub storage: Option<Storage>,
+    /// The Kubernetes objects that a chart or an overlay made for it; none where the target makes them itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<serde_json::Value>,
     /// Hash over all of the above but the image: two specs with equal digest and config hash behave alike.
     pub config_hash: Fingerprint,
 }

@@ -217,6 +217,11 @@ pub trait Target: Send + Sync {
     /// Looks at the environment; changes nothing.
     fn observe(&self) -> Fut<'_, Observation>;
 
+    /// Looks as [`Target::observe`] does, but starts nothing for it. `None` when nothing was ever done here.
+    fn peek(&self) -> Fut<'_, Option<Observation>> {
+        Box::pin(async move { Ok(Some(self.observe().await?).filter(Observation::has_record)) })
+    }
+
     /// Takes or renews the environment's lock for `lease`.
     fn lock<'a>(&'a self, owner: &'a LockOwner, lease: Duration) -> Fut<'a, LockOutcome>;
 

@@ -25,7 +25,10 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout},
+};
 
 /// How long reads go on while the API server does not answer: a control plane that is upgraded is away for a minute.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(75);
@@ -50,7 +53,7 @@ pub struct Access {
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
-pub enum AccessError {
+pub(crate) enum AccessError {
     /// The kubeconfig cannot be used.
     #[error("cannot use the kubeconfig {}", shown(.files))]
     Kubeconfig {
@@ -70,6 +73,37 @@ pub enum AccessError {
 
 fn shown(files: &[PathBuf]) -> String {
     files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(":")
+}
+
+/// A cluster that is looked for when somebody first asks it something: an environment whose cluster nobody reaches from
+/// here must not keep anyone from another one.
+pub(crate) struct Lazy {
+    access: Access,
+    namespace: String,
+    found: OnceCell<Cluster>,
+}
+
+impl Lazy {
+    pub(crate) const fn new(access: Access, namespace: String) -> Self {
+        Self { access, namespace, found: OnceCell::const_new() }
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub(crate) async fn get(&self) -> Result<&Cluster, TargetError> {
+        let found = self.found.get_or_try_init(|| Cluster::connect(&self.access, self.namespace.clone())).await;
+        found.map_err(|error| {
+            let mut reason = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(next) = cause {
+                reason = format!("{reason}: {next}");
+                cause = next.source();
+            }
+            refused(&format!("find the cluster of namespace {}", self.namespace), reason)
+        })
+    }
 }
 
 /// One namespace of a cluster.

@@ -29,6 +29,7 @@ mod observe;
 mod pods;
 mod prober;
 mod record;
+mod render;
 mod slot;
 mod target;
 mod watching;
@@ -37,8 +38,9 @@ mod world;
 
 pub mod names;
 
-pub use cluster::{Access, AccessError};
+pub use cluster::Access;
 pub use object::{Object, ObjectError};
+pub use render::{PartitionError, RenderError, Source, by_service, render};
 pub use slot::{Place, SlotError, Slotted, WorkloadName, in_slot};
 pub use target::{KubernetesTarget, Render, SecretSource};
 

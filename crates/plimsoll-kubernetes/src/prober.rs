@@ -1,6 +1,6 @@
 //! Asking Services and pods from outside the cluster, through the API server.
 
-use crate::cluster::Cluster;
+use crate::cluster::Lazy;
 use plimsoll_deploy::{Answer, PROBE_HEADER, Prober, SmokeRequest};
 use std::{
     future::Future,
@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Asks at URLs such as `http://gateway.production.svc:80` and `http://gateway-blue-x.production.pod:8080`.
-pub(crate) struct ClusterProber(pub(crate) Arc<Cluster>);
+pub(crate) struct ClusterProber(pub(crate) Arc<Lazy>);
 
 /// Where an URL of the cluster leads.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,11 +42,12 @@ impl Prober for ClusterProber {
     ) -> Pin<Box<dyn Future<Output = Result<Answer, String>> + Send + 'a>> {
         Box::pin(async move {
             let at = place(base).ok_or_else(|| format!("{base} is no place in a cluster"))?;
+            let cluster = self.0.get().await.map_err(|e| e.to_string())?;
             let start = Instant::now();
             let headers = [(PROBE_HEADER, "1")];
             let target = format!("{}/{}:{}", at.kind, at.name, at.port);
             let asked =
-                self.0.ask(at.namespace, &target, &request.method, &request.path, &headers, Vec::new(), timeout);
+                cluster.ask(at.namespace, &target, &request.method, &request.path, &headers, Vec::new(), timeout);
             let answer = asked.await.map_err(|e| format!("{base} cannot be asked through the API server: {e}"))?;
             Ok(Answer {
                 status: answer.status,

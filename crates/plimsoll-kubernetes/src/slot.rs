@@ -175,8 +175,15 @@ fn copied(objects: &[Object], workload: &Object, spec: &ServiceSpec) -> BTreeSet
     copies
 }
 
+/// Whether a workload's pods read an object.
+pub(crate) fn reads(workload: &Object, kind: &str, name: &str) -> bool {
+    let mut found = false;
+    references(workload.value(), &mut |k, n| found |= k == kind && n == name);
+    found
+}
+
 /// The Secret that an ExternalSecret makes.
-fn secret_of(object: &Object) -> &str {
+pub(crate) fn secret_of(object: &Object) -> &str {
     match object.text("/spec/target/name") {
         "" => object.name(),
         name => name,
@@ -212,8 +219,15 @@ fn reference(field: &str) -> &'static [(&'static str, &'static str)] {
     }
 }
 
+/// What a slot's copy of an object is called. What several services read, each has a copy of.
+fn copy_name(name: &str, spec: &ServiceSpec, slot: Slot) -> String {
+    let service = spec.name.as_str();
+    let own = name.strip_prefix(service).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    if own { names::slotted(name, slot) } else { names::slotted(&format!("{service}-{name}"), slot) }
+}
+
 /// Renames what a pod template reads where the slot has a copy of it.
-fn rename(value: &mut Value, copies: &BTreeSet<Key>, slot: Slot) {
+fn rename(value: &mut Value, copies: &BTreeSet<Key>, spec: &ServiceSpec, slot: Slot) {
     match value {
         Value::Object(fields) => {
             for (field, inner) in fields.iter_mut() {
@@ -221,13 +235,13 @@ fn rename(value: &mut Value, copies: &BTreeSet<Key>, slot: Slot) {
                     if let Some(Value::String(name)) = inner.get_mut(*at)
                         && copies.contains(&((*kind).to_owned(), name.clone()))
                     {
-                        *name = names::slotted(name, slot);
+                        *name = copy_name(name, spec, slot);
                     }
                 }
-                rename(inner, copies, slot);
+                rename(inner, copies, spec, slot);
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, copies, slot)),
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, copies, spec, slot)),
         _ => {}
     }
 }
@@ -261,7 +275,7 @@ fn labelled(mut object: Object, spec: &ServiceSpec, environment: &EnvironmentNam
 }
 
 fn in_copy(object: &Object, workload: &Object, spec: &ServiceSpec, place: &Place<'_>) -> Object {
-    let name = names::slotted(object.name(), place.slot);
+    let name = copy_name(object.name(), spec, place.slot);
     let mut object = labelled(object.clone(), spec, place.environment);
     put(at(object.value_mut(), &["metadata", "labels"]), &[(names::SLOT, place.slot.as_str())]);
     put(at(object.value_mut(), &["metadata"]), &[("name", &name)]);
@@ -274,7 +288,7 @@ fn in_copy(object: &Object, workload: &Object, spec: &ServiceSpec, place: &Place
             put(at(object.value_mut(), &["spec", "selector", "matchLabels"]), &of_slot(spec, place));
         }
         "ExternalSecret" => {
-            let secret = names::slotted(secret_of(&object), place.slot);
+            let secret = copy_name(secret_of(&object), spec, place.slot);
             put(at(object.value_mut(), &["spec", "target"]), &[("name", &secret)]);
         }
         _ => {}
@@ -317,7 +331,7 @@ fn in_workload(
     put(at(value, &["spec", "template", "metadata", "labels"]), &of_slot(spec, place));
     put(at(value, &["spec", "template", "metadata", "labels"]), &[(names::SPEC, &hash)]);
     // Claims that the workload makes itself bear its name and the pod's number: they are the slot's already.
-    rename(at(value, &["spec", "template"]).get_mut("spec").unwrap_or(&mut Value::Null), copies, place.slot);
+    rename(at(value, &["spec", "template"]).get_mut("spec").unwrap_or(&mut Value::Null), copies, spec, place.slot);
     in_container(&mut workload, object, spec, place)?;
     Ok(workload)
 }

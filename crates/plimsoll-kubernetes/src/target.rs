@@ -1,7 +1,7 @@
 //! The verbs of [`Target`], done in one namespace.
 
 use crate::{
-    cluster::{Access, AccessError, Cluster, refused, unreachable, unwritable},
+    cluster::{Access, Lazy, refused, unreachable, unwritable},
     cut_over::{self, Site},
     drain, hand_over, identity, lease, logs, names,
     object::Object,
@@ -39,7 +39,7 @@ const TRIES: u32 = 5;
 /// One environment in a namespace of its own.
 pub struct KubernetesTarget {
     environment: EnvironmentName,
-    cluster: Arc<Cluster>,
+    cluster: Arc<Lazy>,
     prober: ClusterProber,
     releases: Releases,
     watching: Watching,
@@ -59,25 +59,26 @@ impl std::fmt::Debug for KubernetesTarget {
 
 impl KubernetesTarget {
     /// The environment in `namespace` of the cluster that `access` leads to. Asks the cluster nothing yet.
-    pub async fn connect(
-        access: &Access,
+    pub fn new(
+        access: Access,
         environment: EnvironmentName,
         namespace: String,
         secrets: SecretSource,
         render: Render,
-    ) -> Result<Self, AccessError> {
-        let cluster = Arc::new(Cluster::connect(access, namespace).await?);
+    ) -> Self {
+        let cluster = Arc::new(Lazy::new(access, namespace));
         let prober = ClusterProber(Arc::clone(&cluster));
-        let watching = Watching::new(&cluster, &environment);
-        Ok(Self { environment, cluster, prober, releases: Releases::default(), watching, secrets, render })
+        let watching = Watching::new(&environment);
+        Self { environment, cluster, prober, releases: Releases::default(), watching, secrets, render }
     }
 
-    fn site(&self) -> Site<'_> {
-        Site { cluster: &self.cluster, environment: &self.environment, releases: &self.releases }
+    async fn site(&self) -> Result<Site<'_>, TargetError> {
+        let cluster = self.cluster.get().await?;
+        Ok(Site { cluster, environment: &self.environment, releases: &self.releases })
     }
 
     async fn look(&self) -> Result<World, TargetError> {
-        self.site().look().await
+        self.site().await?.look().await
     }
 
     /// The objects of a service as they are applied for a slot.
@@ -99,7 +100,7 @@ impl KubernetesTarget {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.cluster.namespace()}});
         let what = "make the namespace";
         let object = Object::try_from(namespace).map_err(|e| unwritable(what, e))?;
-        match self.cluster.create_if_missing(&object).await {
+        match self.cluster.get().await?.create_if_missing(&object).await {
             // Who may not make namespaces is given one.
             Err(TargetError::Refused { .. }) => Ok(()),
             done => done,
@@ -131,7 +132,7 @@ impl KubernetesTarget {
             "stringData": data,
         });
         let what = format!("write the Secret of {}", spec.name);
-        self.cluster.apply(&Object::try_from(object).map_err(|e| unwritable(&what, e))?).await.map(drop)
+        self.cluster.get().await?.apply(&Object::try_from(object).map_err(|e| unwritable(&what, e))?).await.map(drop)
     }
 
     async fn make(&self, spec: &ServiceSpec, slot: Slot, release: &Release) -> Result<SlotView, TargetError> {
@@ -157,11 +158,11 @@ impl KubernetesTarget {
             self.ensure_namespace().await?;
         }
         for object in &objects.shared {
-            self.cluster.apply(object).await?;
+            self.cluster.get().await?.apply(object).await?;
         }
-        self.cluster.create_if_missing(&objects.service).await?;
+        self.cluster.get().await?.create_if_missing(&objects.service).await?;
         let told = identity::Identity::of_release(release);
-        identity::write(&self.cluster, &self.environment, &spec.name, slot, &told).await?;
+        identity::write(self.cluster.get().await?, &self.environment, &spec.name, slot, &told).await?;
         self.secret(spec, slot).await?;
         for object in &objects.own {
             self.apply_own(object).await?;
@@ -177,12 +178,12 @@ impl KubernetesTarget {
 
     /// Fields of a StatefulSet that cannot change make it necessary to replace it; its slot is not live.
     async fn apply_own(&self, object: &Object) -> Result<(), TargetError> {
-        match self.cluster.apply(object).await {
+        match self.cluster.get().await?.apply(object).await {
             Err(TargetError::Refused { reason, .. })
                 if object.kind() == "StatefulSet" && reason.contains("updates to") =>
             {
-                self.cluster.delete::<StatefulSet>(object.name(), None).await?;
-                self.cluster.apply(object).await.map(drop)
+                self.cluster.get().await?.delete::<StatefulSet>(object.name(), None).await?;
+                self.cluster.get().await?.apply(object).await.map(drop)
             }
             done => done.map(drop),
         }
@@ -206,9 +207,9 @@ impl KubernetesTarget {
     }
 
     async fn delete_all<K: crate::cluster::Kind>(&self, labels: &str) -> Result<(), TargetError> {
-        for object in self.cluster.list::<K>(labels).await? {
+        for object in self.cluster.get().await?.list::<K>(labels).await? {
             if let Some(name) = &object.meta().name {
-                self.cluster.delete::<K>(name, None).await?;
+                self.cluster.get().await?.delete::<K>(name, None).await?;
             }
         }
         Ok(())
@@ -218,14 +219,14 @@ impl KubernetesTarget {
     async fn switch(&self, from: Generation, switched: Switched) -> Result<Generation, TargetError> {
         let verb = if switched.stopped { "stop" } else { "start" };
         for _ in 0..TRIES {
-            let mut stored = record::read(&self.cluster, &self.environment).await?;
+            let mut stored = record::read(self.cluster.get().await?, &self.environment).await?;
             if stored.record.generation != from {
-                return Err(self.site().stale(from, stored.record.generation));
+                return Err(self.site().await?.stale(from, stored.record.generation));
             }
             stored.record.generation = from.next();
             stored.record.stopped = switched.stopped;
             stored.record.switched = Some(switched.clone());
-            if record::write(&self.cluster, &self.environment, stored).await?.is_some() {
+            if record::write(self.cluster.get().await?, &self.environment, stored).await?.is_some() {
                 self.scale(switched.stopped).await?;
                 return Ok(from.next());
             }
@@ -244,8 +245,12 @@ impl KubernetesTarget {
             };
             let patch = json!({"spec": {"replicas": replicas}});
             match workload.kind {
-                WorkloadKind::Deployment => self.cluster.merge::<Deployment>(&workload.name, &patch).await?,
-                WorkloadKind::StatefulSet => self.cluster.merge::<StatefulSet>(&workload.name, &patch).await?,
+                WorkloadKind::Deployment => {
+                    self.cluster.get().await?.merge::<Deployment>(&workload.name, &patch).await?
+                }
+                WorkloadKind::StatefulSet => {
+                    self.cluster.get().await?.merge::<StatefulSet>(&workload.name, &patch).await?
+                }
             }
         }
         Ok(())
@@ -257,7 +262,7 @@ impl KubernetesTarget {
         let Some(record) = record else {
             return Err(refused(&format!("activate {service} ({slot})"), "it is not live"));
         };
-        hand_over::give(&self.site(), service, slot, record).await
+        hand_over::give(&self.site().await?, service, slot, record).await
     }
 }
 
@@ -276,11 +281,11 @@ impl Target for KubernetesTarget {
 
     fn lock<'a>(&'a self, owner: &'a LockOwner, lease: Duration) -> Fut<'a, LockOutcome> {
         Box::pin(async move {
-            match lease::take(&self.cluster, &self.environment, owner, lease).await {
+            match lease::take(self.cluster.get().await?, &self.environment, owner, lease).await {
                 // The first thing that a first release writes is the lock.
-                Err(TargetError::Refused { .. }) if self.cluster.get::<Pod>("none").await.is_ok() => {
+                Err(TargetError::Refused { .. }) if self.cluster.get().await?.get::<Pod>("none").await.is_ok() => {
                     self.ensure_namespace().await?;
-                    lease::take(&self.cluster, &self.environment, owner, lease).await
+                    lease::take(self.cluster.get().await?, &self.environment, owner, lease).await
                 }
                 done => done,
             }
@@ -288,7 +293,7 @@ impl Target for KubernetesTarget {
     }
 
     fn unlock<'a>(&'a self, owner: &'a LockOwner) -> Fut<'a, ()> {
-        Box::pin(lease::give(&self.cluster, &self.environment, owner))
+        Box::pin(async move { lease::give(self.cluster.get().await?, &self.environment, owner).await })
     }
 
     fn stand_up<'a>(&'a self, spec: &'a ServiceSpec, slot: Slot, release: &'a Release) -> Fut<'a, SlotView> {
@@ -306,7 +311,7 @@ impl Target for KubernetesTarget {
     }
 
     fn cut_over<'a>(&'a self, cut_over: &'a CutOver) -> Fut<'a, CutOverDone> {
-        Box::pin(async move { cut_over::cut_over(&self.site(), cut_over).await })
+        Box::pin(async move { cut_over::cut_over(&self.site().await?, cut_over).await })
     }
 
     fn drain<'a>(&'a self, service: &'a ServiceName, slot: Slot, deadline: Duration) -> Fut<'a, DrainReport> {
@@ -314,7 +319,7 @@ impl Target for KubernetesTarget {
             if self.look().await?.selected(service) == Some(slot) {
                 return Err(refused(&format!("drain {service} ({slot})"), "it is live"));
             }
-            drain::drain(&self.site(), service, slot, deadline).await
+            drain::drain(&self.site().await?, service, slot, deadline).await
         })
     }
 
@@ -344,7 +349,12 @@ impl Target for KubernetesTarget {
     }
 
     fn changed(&self, pause: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.watching.changed(pause))
+        Box::pin(async move {
+            match self.cluster.get().await {
+                Ok(cluster) => self.watching.changed(cluster, pause).await,
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+        })
     }
 
     fn prober(&self) -> Option<&dyn Prober> {
@@ -354,7 +364,7 @@ impl Target for KubernetesTarget {
     fn logs<'a>(&'a self, service: &'a ServiceName, slot: Slot, lines: usize) -> Fut<'a, Vec<String>> {
         Box::pin(async move {
             let world = self.look().await?;
-            Ok(logs::tail(&self.cluster, &world.pods_of(service, slot), lines).await)
+            Ok(logs::tail(self.cluster.get().await?, &world.pods_of(service, slot), lines).await)
         })
     }
 }

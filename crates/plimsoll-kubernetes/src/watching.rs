@@ -21,7 +21,6 @@ const PATIENCE: u32 = 5;
 
 /// A watch that begins when somebody first waits, and ends with this value.
 pub(crate) struct Watching {
-    api: Api<Pod>,
     labels: String,
     running: Mutex<Option<Running>>,
 }
@@ -38,28 +37,28 @@ impl Drop for Running {
 }
 
 impl Watching {
-    pub(crate) fn new(cluster: &Cluster, environment: &EnvironmentName) -> Self {
-        Self { api: cluster.api(), labels: names::of_environment(environment), running: Mutex::default() }
+    pub(crate) fn new(environment: &EnvironmentName) -> Self {
+        Self { labels: names::of_environment(environment), running: Mutex::default() }
     }
 
     /// Returns when a pod changed, at least `pause` after the call and at most [`PATIENCE`] pauses after it.
-    pub(crate) async fn changed(&self, pause: Duration) {
-        let mut changes = self.changes();
+    pub(crate) async fn changed(&self, cluster: &Cluster, pause: Duration) {
+        let mut changes = self.changes(cluster);
         changes.mark_unchanged();
         // Pods change in bursts; one look answers for all of a pause.
         tokio::time::sleep(pause).await;
         let _ = tokio::time::timeout(pause * (PATIENCE - 1), changes.changed()).await;
     }
 
-    fn changes(&self) -> watch::Receiver<u64> {
+    fn changes(&self, cluster: &Cluster) -> watch::Receiver<u64> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.get_or_insert_with(|| self.start()).changes.clone()
+        running.get_or_insert_with(|| self.start(cluster.api())).changes.clone()
     }
 
-    fn start(&self) -> Running {
+    fn start(&self, api: Api<Pod>) -> Running {
         let (tell, changes) = watch::channel(0_u64);
         let config = watcher::Config::default().labels(&self.labels);
-        let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
+        let mut events = watcher(api, config).default_backoff().boxed();
         // Ends with `Running`; the stream itself lists anew after a 410 and backs off after an error.
         let task = tokio::spawn(async move {
             while let Some(event) = events.next().await {

@@ -70,18 +70,6 @@ impl LocalTarget {
         self.client.end(&Request::Shutdown, false).await
     }
 
-    /// Looks at the environment as [`Target::observe`] does, but starts nothing: where no supervisor runs, the state file
-    /// is read, and processes that go on without one are asked for their health. `None` when there is no record of the
-    /// environment. What does not run has `ready` 0, and says in `failing` how it comes back.
-    pub async fn peek(&self) -> Result<Option<Observation>, TargetError> {
-        let question = Request::In(self.environment.clone(), Verb::Observe);
-        match self.client.ask_running(&question).await? {
-            Some(Answer::Observation(seen)) => Ok(Some(*seen).filter(has_record)),
-            Some(other) => Err(unexpected(&other)),
-            None => supervisor::peek(self.client.paths(), &self.environment).await,
-        }
-    }
-
     async fn verb(&self, verb: Verb) -> Result<Answer, TargetError> {
         self.client.ask(&Request::In(self.environment.clone(), verb)).await
     }
@@ -101,11 +89,6 @@ impl std::fmt::Debug for LocalTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LocalTarget").field("environment", &self.environment).finish_non_exhaustive()
     }
-}
-
-/// Whether anything was ever done in the environment.
-fn has_record(seen: &Observation) -> bool {
-    seen.generation > Generation::default() || !seen.services.is_empty() || seen.lock.is_some()
 }
 
 fn unexpected(answer: &Answer) -> TargetError {
@@ -137,6 +120,19 @@ impl Target for LocalTarget {
 
     fn observe(&self) -> Fut<'_, Observation> {
         Box::pin(async move { expect!(self.verb(Verb::Observe).await?, Observation).map(|o| *o) })
+    }
+
+    /// Where no supervisor runs, the state file is read, and processes that go on without one are asked for their health.
+    /// What does not run has `ready` 0, and says in `failing` how it comes back.
+    fn peek(&self) -> Fut<'_, Option<Observation>> {
+        Box::pin(async move {
+            let question = Request::In(self.environment.clone(), Verb::Observe);
+            match self.client.ask_running(&question).await? {
+                Some(Answer::Observation(seen)) => Ok(Some(*seen).filter(Observation::has_record)),
+                Some(other) => Err(unexpected(&other)),
+                None => supervisor::peek(self.client.paths(), &self.environment).await,
+            }
+        })
     }
 
     fn lock<'a>(&'a self, owner: &'a LockOwner, lease: Duration) -> Fut<'a, LockOutcome> {

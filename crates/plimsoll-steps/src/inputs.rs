@@ -7,7 +7,7 @@ use plimsoll_core::{
     config::{Config, ConfigError, Profile},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The inputs of a pipeline.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,9 +24,15 @@ pub struct Inputs {
     pub profile: Profile,
     /// What the command line asked for.
     pub options: Options,
+    /// What charts and overlays made of the environments that have one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub objects: RenderedObjects,
     #[serde(skip)]
     config: Option<Arc<Config>>,
 }
+
+/// By environment and service, the Kubernetes objects that a chart or an overlay made.
+pub type RenderedObjects = BTreeMap<EnvironmentName, BTreeMap<ServiceName, Vec<serde_json::Value>>>;
 
 /// What the command line asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +59,9 @@ impl Inputs {
         profile: Profile,
         options: Options,
     ) -> Result<Self, ConfigError> {
+        let objects = RenderedObjects::new();
         let mut this =
-            Self { pipeline: pipeline.to_owned(), config_text, source, actor, profile, options, config: None };
+            Self { pipeline: pipeline.to_owned(), config_text, source, actor, profile, options, objects, config: None };
         this.parse()?;
         Ok(this)
     }

@@ -55,7 +55,7 @@ pub use clippy::Clippy;
 pub use docs::Docs;
 pub use fmt::Fmt;
 pub use git::{GitError, Source, last_change};
-pub use inputs::{Inputs, Options};
+pub use inputs::{Inputs, Options, RenderedObjects};
 pub use test::{Test, TestReport};
 pub use tidy::{Directions, Tidy};
 pub use version::{next_version, version_of};

@@ -5,7 +5,7 @@ use crate::{
     inputs::Inputs,
 };
 use plimsoll_core::{
-    Fingerprint, RunId,
+    Fingerprint, RunId, ServiceName,
     config::{self, Method, ResolvedService, SecretSource},
 };
 use plimsoll_deploy::{
@@ -13,7 +13,7 @@ use plimsoll_deploy::{
     SmokeRequest, StatePolicy, Storage,
 };
 use plimsoll_engine::StepError;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The parameters of a step that deploys: everything of the release but the images. Serialised into the plan hash, so
 /// that an approval covers the rendered configuration.
@@ -31,6 +31,9 @@ pub(crate) struct Rendered {
     pub services: Vec<ResolvedService>,
     /// How the deployment is judged.
     pub policy: Policy,
+    /// The objects that a chart or an overlay made of each service.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub objects: BTreeMap<ServiceName, Vec<serde_json::Value>>,
 }
 
 impl Rendered {
@@ -58,6 +61,7 @@ impl Rendered {
             actor: inputs.actor.clone(),
             services,
             policy,
+            objects: inputs.objects.get(&name).cloned().unwrap_or_default(),
         })
     }
 
@@ -68,7 +72,7 @@ impl Rendered {
         run: &RunId,
         approval: Option<ApprovalRecord>,
     ) -> Result<Release, StepError> {
-        let services = self.services.iter().map(|s| spec(s, pushed)).collect::<Result<Vec<_>, _>>()?;
+        let services = self.services.iter().map(|s| spec(s, pushed, &self.objects)).collect::<Result<Vec<_>, _>>()?;
         Ok(Release {
             environment: self.environment.parse().expect("it was rendered from a checked name"),
             version: self.version.clone(),
@@ -97,12 +101,20 @@ fn agrees<E: Environment>(gate: Option<config::Gate>) -> Result<(), StepError> {
     Err(error.with_hint("change `type Gate` of the environment in the pipelines, or the configuration"))
 }
 
-fn spec(service: &ResolvedService, pushed: &Pushed) -> Result<ServiceSpec, StepError> {
+fn spec(
+    service: &ResolvedService,
+    pushed: &Pushed,
+    objects: &BTreeMap<ServiceName, Vec<serde_json::Value>>,
+) -> Result<ServiceSpec, StepError> {
     let image = pushed
         .images()
         .get(&service.name)
         .ok_or_else(|| StepError::internal(format!("nothing was pushed for {}", service.name)))?;
-    let text = serde_json::to_string(service).expect("a resolved service is plain data");
+    let objects = objects.get(&service.name).cloned().unwrap_or_default();
+    let mut text = serde_json::to_string(service).expect("a resolved service is plain data");
+    if !objects.is_empty() {
+        text.push_str(&serde_json::to_string(&objects).expect("objects are plain data"));
+    }
     Ok(ServiceSpec {
         name: service.name.clone(),
         image: image.image.clone(),
@@ -133,6 +145,7 @@ fn spec(service: &ResolvedService, pushed: &Pushed) -> Result<ServiceSpec, StepE
         autoscale: service.autoscale.map(autoscale),
         storage: service.storage.as_ref().map(storage),
         config_hash: Fingerprint::of(text.as_bytes()),
+        objects,
     })
 }
 

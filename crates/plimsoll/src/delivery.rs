@@ -5,6 +5,8 @@ mod approve;
 mod daemons;
 mod doctor;
 mod environments;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod notify;
 mod resources;
 mod rollback;
@@ -13,6 +15,8 @@ mod terminal;
 
 pub(crate) use daemons::hidden;
 pub(crate) use doctor::doctor;
+#[cfg(feature = "kubernetes")]
+pub(crate) use kubernetes::rendered;
 pub(crate) use resources::resources;
 
 use crate::{cli::Command, cli_error::CliError, running, session::Session};

@@ -1,4 +1,4 @@
-//! Where the command line meets delivery: what both know, and the four calls from one to the other. Compiled in both forms, so that
+//! Where the command line meets delivery: what both know, and the calls from one to the other. Compiled in both forms, so that
 //! everything else is the same code with and without the feature.
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     session::Session,
 };
 use plimsoll_engine::{Resources, StepError};
-use plimsoll_steps::{Inputs, Workspace};
+use plimsoll_steps::{Inputs, RenderedObjects, Workspace};
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 /// Clients, targets and the like for a run with these inputs.
@@ -25,6 +25,18 @@ pub(crate) async fn resources(
     {
         let _ = (session, inputs, workspace, reporter);
         Ok(Resources::new())
+    }
+}
+
+/// What charts and overlays make of the environments that have one. The checks need none of it.
+#[cfg_attr(not(feature = "kubernetes"), expect(clippy::unused_async, reason = "the other form awaits"))]
+pub(crate) async fn rendered(session: &Session) -> Result<RenderedObjects, StepError> {
+    #[cfg(feature = "kubernetes")]
+    return crate::delivery::rendered(session).await;
+    #[cfg(not(feature = "kubernetes"))]
+    {
+        let _ = session;
+        Ok(RenderedObjects::new())
     }
 }
 

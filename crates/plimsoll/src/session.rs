@@ -108,7 +108,8 @@ impl Session {
         };
         let options =
             Options { only: wanted.only, yes: self.global.yes, environment, to: wanted.to, no_drain: wanted.no_drain };
-        let inputs = Inputs::new(wanted.pipeline, self.config_text.clone(), source, actor, self.profile, options)?;
+        let mut inputs = Inputs::new(wanted.pipeline, self.config_text.clone(), source, actor, self.profile, options)?;
+        inputs.objects = crate::seam::rendered(self).await?;
         Ok((inputs, workspace))
     }
 

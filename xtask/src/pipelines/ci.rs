@@ -6,7 +6,7 @@ use plimsoll::prelude::*;
 /// built from its inputs alone, so they are named here; the step `tidy` and a test hold the list to what is there.
 const MEMBERS: [(&str, &[&str]); 12] = [
     ("kairos", &[]),
-    ("plimsoll", &["-core", "-deploy", "-engine", "-http", "-local", "-oci", "-process", "-steps"]),
+    ("plimsoll", &["-core", "-deploy", "-engine", "-http", "-kubernetes", "-local", "-oci", "-process", "-steps"]),
     ("plimsoll-core", &[]),
     ("plimsoll-deploy", &["-core", "-http"]),
     ("plimsoll-engine", &["-core", "-process"]),

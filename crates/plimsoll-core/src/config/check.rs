@@ -4,6 +4,7 @@
 //! exists is asked of the file, not of the types.
 
 mod capacity;
+mod kubernetes;
 
 use super::explain::choice;
 use super::mistake::Found;
@@ -34,6 +35,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Found> {
     for (name, environment) in &config.environments {
         check.environment(name.as_str(), environment);
     }
+    check.namespaces();
     check.ports();
     check.delivery();
     check.found
@@ -155,13 +157,10 @@ impl Check<'_> {
     fn environment(&mut self, name: &str, environment: &Environment) {
         let below = |key| ["environments", name, key];
         let known = "known, but not available in this version";
-        match environment.target {
-            Target::Local => {}
-            Target::Docker => self.value(&below("target"), format!("the target `docker` is {known}"), "use \"local\""),
-            Target::Kubernetes => {
-                self.value(&below("target"), format!("the target `kubernetes` is {known}"), "use \"local\"");
-            }
+        if environment.target == Target::Docker {
+            self.value(&below("target"), format!("the target `docker` is {known}"), "use \"local\"");
         }
+        self.kubernetes(name, environment);
         if environment.strategy.kind == StrategyKind::Canary {
             let path = ["environments", name, "strategy", "kind"];
             self.value(&path, format!("the strategy `canary` is {known}"), "use \"blue-green\"");
@@ -277,10 +276,11 @@ impl Check<'_> {
         }
     }
 
-    /// Local environments share one machine: a port belongs to one service of one of them.
+    /// Environments of this machine share it: a port belongs to one service of one of them.
     fn ports(&mut self) {
         let mut taken: BTreeMap<u16, (&str, &str)> = BTreeMap::new();
-        for (environment, settings) in &self.config.environments {
+        let here = self.config.environments.iter().filter(|(_, e)| e.target != Target::Kubernetes);
+        for (environment, settings) in here {
             for (name, service) in &self.config.services {
                 let over = settings.services.get(name).and_then(|over| over.port);
                 let Some(port) = over.or(service.port) else { continue };

@@ -1,6 +1,6 @@
 //! Environments: where services run, which branch may go there, whose yes is needed, and how a cut-over is watched.
 
-use super::{Autoscale, Period, Resources, Storage};
+use super::{Autoscale, KubernetesSettings, Period, Resources, Storage};
 use crate::ServiceName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 pub struct Environment {
     /// What it runs on.
     pub target: Target,
+    /// Which cluster and namespace, where the target is one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub kubernetes: KubernetesSettings,
     /// The branch that is released to it; without one, any.
     pub branch: Option<String>,
     /// Whether a person's yes is needed; without one, what the pipeline's type says. It may tighten that, never loosen it.
@@ -30,6 +33,10 @@ pub struct Environment {
     pub services: BTreeMap<ServiceName, ServiceOverride>,
 }
 
+fn is_default(settings: &KubernetesSettings) -> bool {
+    *settings == KubernetesSettings::default()
+}
+
 /// What an environment runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -40,7 +47,7 @@ pub enum Target {
     Local,
     /// Docker Engine. Known, not yet available.
     Docker,
-    /// Kubernetes. Known, not yet available.
+    /// A namespace of a Kubernetes cluster.
     Kubernetes,
 }
 

@@ -43,7 +43,7 @@ async fn the_kubernetes_target_passes_the_suite_of_all_targets() {
     let made = AtomicUsize::new(0);
     let cases = plimsoll_deploy::conformance(|_| async {
         let name = format!("case{}", made.fetch_add(1, Ordering::Relaxed));
-        InCluster { world: World::new(cluster, &name).await, images: cluster.images.clone() }
+        InCluster { world: World::new(cluster, &name), images: cluster.images.clone() }
     })
     .await;
     println!("conformance: {} cases passed", cases.len());

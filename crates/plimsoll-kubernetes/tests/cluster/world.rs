@@ -1,7 +1,7 @@
 //! A namespace of its own for each test, and images to run in it.
 
 use plimsoll_core::{Fingerprint, ImageRef, Platform};
-use plimsoll_deploy::{Activation, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
+use plimsoll_deploy::{Activation, Health, Release, Resources, ServiceSpec, SmokeRequest, StatePolicy};
 use plimsoll_http::{Client, ClientOptions};
 use plimsoll_kubernetes::{Access, KubernetesTarget, Object, Render};
 use plimsoll_oci::{BlobStore, IndexSpec, RegistryClient, RegistryOptions, ServiceImage, service_image, write_index};
@@ -88,13 +88,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(cluster: &Cluster, name: &str) -> Self {
+    pub(crate) fn new(cluster: &Cluster, name: &str) -> Self {
         let namespace = format!("plimsoll-test-{name}-{}", std::process::id());
         let environment = "staging".parse().expect("a name");
         let secrets = Arc::new(|source: &str| Err(format!("no secret {source}")));
-        let target =
-            KubernetesTarget::connect(&cluster.access, environment, namespace.clone(), secrets, objects()).await;
-        Self { target: target.expect("a client"), namespace, kubeconfig: cluster.kubeconfig.clone() }
+        let target = KubernetesTarget::new(cluster.access.clone(), environment, namespace.clone(), secrets, objects());
+        Self { target, namespace, kubeconfig: cluster.kubeconfig.clone() }
     }
 
     /// Runs kubectl in the namespace and returns what it prints.
@@ -168,6 +167,10 @@ pub(crate) fn spec(name: &str, image: &ImageRef, env: &[(&str, &str)]) -> Servic
         state: StatePolicy::External,
         drain_ms: 2000,
         stop_grace_ms: 1000,
+        resources: Resources::default(),
+        autoscale: None,
+        storage: None,
+        objects: Vec::new(),
     }
 }
 

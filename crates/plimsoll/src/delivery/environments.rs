@@ -5,10 +5,9 @@ use super::resources::Delivery;
 use crate::{cli_error::CliError, session::Session};
 use plimsoll_deploy::{ServiceSpec, Target, smoke_environment};
 use plimsoll_engine::StepError;
-use plimsoll_local::LocalTarget;
 use std::{process::ExitCode, sync::Arc};
 
-pub(crate) fn target(session: &Session, name: &str) -> Result<Arc<LocalTarget>, CliError> {
+pub(crate) fn target(session: &Session, name: &str) -> Result<Arc<dyn Target>, CliError> {
     let name = session.environment_name(name)?;
     let mut delivery = Delivery::open(session)?;
     Ok(delivery.targets.remove(&name).expect("every configured environment has a target"))
@@ -22,7 +21,7 @@ pub(crate) async fn smoke(session: &Session, name: &str) -> Result<ExitCode, Cli
     let seen = target.peek().await.map_err(|e| StepError::of(&e))?;
     let live = seen.and_then(|s| s.live).ok_or_else(|| StepError::user(format!("nothing is live in {name}")))?;
     let services: Vec<ServiceSpec> = live.specs().into_iter().cloned().collect();
-    match smoke_environment(&**target, &services, &delivery.http).await {
+    match smoke_environment(&**target, &services, target.prober().unwrap_or(&delivery.http)).await {
         Ok(report) => {
             for (service, requests) in &report.requests {
                 session.console.out(&format!("{service}: {requests} requests answered as declared\n"));
@@ -70,7 +69,7 @@ pub(crate) async fn start(session: &Session, name: &str) -> Result<ExitCode, Cli
 /// Ends everything that runs on this machine for this project; the state stays.
 pub(crate) async fn down(session: &Session) -> Result<ExitCode, CliError> {
     let delivery = Delivery::open(session)?;
-    if let Some(target) = delivery.targets.values().next() {
+    if let Some(target) = &delivery.local {
         target.down().await.map_err(|e| StepError::of(&e))?;
     }
     session.console.out("nothing of this project runs here any more; its state stays\n");

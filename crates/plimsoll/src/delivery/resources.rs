@@ -18,7 +18,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 /// Everything that talks to environments and registries.
 pub(crate) struct Delivery {
-    pub(crate) targets: BTreeMap<EnvironmentName, Arc<LocalTarget>>,
+    pub(crate) targets: BTreeMap<EnvironmentName, Arc<dyn Target>>,
+    /// What runs on this machine: the first local environment speaks for its supervisor, and the embedded registry.
+    pub(crate) local: Option<Arc<LocalTarget>>,
     pub(crate) http: Client,
     pub(crate) registry: RegistryClient,
     registry_launch: Launch,
@@ -39,28 +41,33 @@ impl Delivery {
         let images = Arc::new(OciImages::new(&paths, registry.clone()));
         let launch = daemons::supervisor_launch(&program, session.state.path());
         let secrets = secrets(&session.environment, session.root.clone());
-        let mut targets = BTreeMap::new();
+        let mut targets: BTreeMap<EnvironmentName, Arc<dyn Target>> = BTreeMap::new();
+        let mut local = None;
         for (name, environment) in &session.config.environments {
             match environment.target {
                 TargetConfig::Local => {
-                    let target = LocalTarget::new(
-                        paths.clone(),
-                        name.clone(),
-                        launch.clone(),
-                        images.clone(),
-                        Arc::clone(&secrets),
-                    );
+                    let secrets = Arc::clone(&secrets);
+                    let target = LocalTarget::new(paths.clone(), name.clone(), launch.clone(), images.clone(), secrets);
+                    let target = Arc::new(target);
+                    local.get_or_insert_with(|| Arc::clone(&target));
+                    targets.insert(name.clone(), target);
+                }
+                #[cfg(feature = "kubernetes")]
+                TargetConfig::Kubernetes => {
+                    let target = super::kubernetes::target(session, name, environment, Arc::clone(&secrets));
                     targets.insert(name.clone(), Arc::new(target));
                 }
-                other => {
+                #[cfg(not(feature = "kubernetes"))]
+                TargetConfig::Kubernetes => return Err(without("kubernetes", name)),
+                TargetConfig::Docker => {
                     return Err(StepError::user(format!(
-                        "environment {name} has target {other:?}, which this version cannot deploy to"
+                        "environment {name} has the target docker, which this version cannot deploy to"
                     )));
                 }
             }
         }
         let registry_launch = daemons::registry_launch(&program, &session.state.path().join("registry"));
-        Ok(Self { targets, http, registry, registry_launch })
+        Ok(Self { targets, local, http, registry, registry_launch })
     }
 
     fn locator(&self, session: &Session) -> Registry {
@@ -73,7 +80,7 @@ impl Delivery {
                 Box::pin(async move { Ok(address) })
             }));
         }
-        let (target, launch) = (self.targets.values().next().cloned(), self.registry_launch.clone());
+        let (target, launch) = (self.local.clone(), self.registry_launch.clone());
         Registry(Box::new(move || {
             let (target, launch, prefix) = (target.clone(), launch.clone(), project.clone());
             Box::pin(async move {
@@ -98,17 +105,26 @@ pub(crate) async fn resources(
     let store = BlobStore::open(session.cache.join("cache/blobs")).map_err(|e| StepError::of(&e))?;
     let origins =
         Origins::load(workspace, inputs.config(), &session.environment, &inputs.source, &session.cache).await?;
-    let targets = delivery.targets.iter().map(|(name, t)| (name.clone(), Arc::clone(t) as Arc<dyn Target>)).collect();
+    let locator = delivery.locator(session);
     let asker = Terminal::new(session, reporter).await.map(|t| Arc::new(t) as Arc<dyn Asker>);
     Ok(Resources::new()
-        .with(Arc::new(delivery.locator(session)))
+        .with(Arc::new(locator))
         .with(Arc::new(store))
         .with(Arc::new(origins))
         .with(Arc::new(Machine::look(workspace.sysroot(), &session.environment)))
-        .with(Arc::new(Targets::new(targets, Arc::new(delivery.http.clone()))))
+        .with(Arc::new(Targets::new(delivery.targets, Arc::new(delivery.http.clone()))))
         .with(Arc::new(delivery.http))
         .with(Arc::new(delivery.registry))
         .with(Arc::new(Asking(asker))))
+}
+
+/// The answer to a target that was left out of this executable.
+#[cfg(not(feature = "kubernetes"))]
+fn without(feature: &str, environment: &EnvironmentName) -> StepError {
+    StepError::user(format!(
+        "environment {environment} has the target {feature}, which was left out of this executable"
+    ))
+    .with_hint(format!("add the feature `{feature}` of `plimsoll` to your xtask"))
 }
 
 fn registry_options(environment: &Environment) -> RegistryOptions {

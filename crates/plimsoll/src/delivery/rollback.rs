@@ -3,7 +3,7 @@
 use super::environments::target;
 use crate::{cli::RollbackArgs, cli_error::CliError, session::Session};
 use plimsoll_core::config::Gate;
-use plimsoll_deploy::{Goal, LockOwner, ReleaseDiff, Target};
+use plimsoll_deploy::{Goal, LockOwner, ReleaseDiff};
 use plimsoll_engine::StepError;
 use plimsoll_steps::pick;
 use std::process::ExitCode;

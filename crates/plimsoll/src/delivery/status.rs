@@ -22,6 +22,8 @@ struct EnvironmentStatus {
     switched: Option<Switched>,
     live: Option<LiveStatus>,
     lock: Option<plimsoll_deploy::LockView>,
+    /// What somebody else changed there.
+    drift: Vec<plimsoll_deploy::Drift>,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +55,7 @@ pub(crate) async fn status(session: &Session) -> Result<ExitCode, CliError> {
     let mut environments = Vec::new();
     for (name, target) in &delivery.targets {
         let seen = target.peek().await.map_err(|e| StepError::of(&e))?;
-        environments.push(environment(name.as_str(), seen));
+        environments.push(environment(name.as_str(), target.kind(), seen));
     }
     let status = Status { environments };
     let text = if session.global.json {
@@ -65,15 +67,16 @@ pub(crate) async fn status(session: &Session) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn environment(name: &str, seen: Option<Observation>) -> EnvironmentStatus {
+fn environment(name: &str, target: TargetKind, seen: Option<Observation>) -> EnvironmentStatus {
     let nothing = |name: &str| EnvironmentStatus {
         name: name.to_owned(),
-        target: TargetKind::Local,
+        target,
         generation: 0,
         stopped: false,
         switched: None,
         live: None,
         lock: None,
+        drift: Vec::new(),
     };
     let Some(seen) = seen else { return nothing(name) };
     EnvironmentStatus {
@@ -82,6 +85,7 @@ fn environment(name: &str, seen: Option<Observation>) -> EnvironmentStatus {
         switched: seen.switched.clone(),
         live: seen.live.as_ref().map(|live| live_status(live, &seen)),
         lock: seen.lock,
+        drift: seen.drift,
         ..nothing(name)
     }
 }
@@ -186,6 +190,7 @@ mod tests {
             resources: Resources::default(),
             autoscale: None,
             storage: None,
+            objects: Vec::new(),
             config_hash: hash,
         };
         let slot = |slot, version: &str, failing: Option<&str>| SlotView {
@@ -233,14 +238,20 @@ mod tests {
 
     #[test]
     fn what_status_prints_is_what_its_schema_says() {
-        let environments = vec![environment("production", Some(observation())), environment("staging", None)];
+        let environments = vec![
+            environment("production", TargetKind::Local, Some(observation())),
+            environment("staging", TargetKind::Kubernetes, None),
+        ];
         let status = serde_json::to_value(Status { environments }).unwrap();
         assert_eq!(violations(&documented("status.schema.json"), &status), Vec::<String>::new());
     }
 
     #[test]
     fn a_person_reads_what_is_live_who_approved_it_and_what_is_wrong() {
-        let environments = vec![environment("production", Some(observation())), environment("staging", None)];
+        let environments = vec![
+            environment("production", TargetKind::Local, Some(observation())),
+            environment("staging", TargetKind::Kubernetes, None),
+        ];
         assert_eq!(
             render(&Status { environments }),
             "production: 1.1.0 since 1970-01-01T00:00:00.000Z (generation 7)\n  \

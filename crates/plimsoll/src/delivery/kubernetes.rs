@@ -1,0 +1,83 @@
+//! Environments in a cluster: their targets, and the objects that a chart or an overlay makes for them.
+
+use crate::session::Session;
+use plimsoll_core::{
+    EnvironmentName,
+    config::{Environment, KubernetesSettings, Render, Target as TargetConfig},
+};
+use plimsoll_deploy::{Release, ServiceSpec};
+use plimsoll_engine::StepError;
+use plimsoll_kubernetes::{Access, KubernetesTarget, Object, SecretSource, Source};
+use plimsoll_steps::RenderedObjects;
+use std::{path::PathBuf, sync::Arc};
+
+/// The target of an environment.
+pub(super) fn target(
+    session: &Session,
+    name: &EnvironmentName,
+    environment: &Environment,
+    secrets: SecretSource,
+) -> KubernetesTarget {
+    let settings = &environment.kubernetes;
+    let access = Access { kubeconfig: kubeconfig(session), context: settings.context.clone() };
+    KubernetesTarget::new(access, name.clone(), namespace(session, name, settings), secrets, Arc::new(objects_of))
+}
+
+fn namespace(session: &Session, name: &EnvironmentName, settings: &KubernetesSettings) -> String {
+    settings.namespace(session.config.project.name.as_str(), name.as_str())
+}
+
+/// The files that `KUBECONFIG` names, else the one in the home directory.
+fn kubeconfig(session: &Session) -> Vec<PathBuf> {
+    match session.environment.get("KUBECONFIG").filter(|value| !value.is_empty()) {
+        Some(value) => std::env::split_paths(value).filter(|path| !path.as_os_str().is_empty()).collect(),
+        None => {
+            session.environment.get("HOME").map(|home| PathBuf::from(home).join(".kube/config")).into_iter().collect()
+        }
+    }
+}
+
+/// The objects of a service: those that came with the release, else typed ones.
+fn objects_of(spec: &ServiceSpec, release: &Release) -> Result<Vec<Object>, String> {
+    if spec.objects.is_empty() {
+        let _ = release;
+        return Err("typed objects are not made yet".to_owned());
+    }
+    spec.objects.iter().map(|value| Object::try_from(value.clone()).map_err(|e| e.to_string())).collect()
+}
+
+/// Renders the charts and overlays of all environments that have one.
+pub(crate) async fn rendered(session: &Session) -> Result<RenderedObjects, StepError> {
+    let services: Vec<_> = session.config.services_in_order().into_iter().cloned().collect();
+    let mut all = RenderedObjects::new();
+    for (name, environment) in &session.config.environments {
+        let Some(source) = source(session, name, environment) else { continue };
+        let cannot = || format!("cannot make the objects of {name}");
+        let objects = plimsoll_kubernetes::render(&source, &session.environment)
+            .await
+            .map_err(|e| StepError::user(cannot()).caused_by(&e))?;
+        let given = plimsoll_kubernetes::by_service(&objects, &services);
+        let given = given.map_err(|e| StepError::user(cannot()).caused_by(&e))?;
+        let plain =
+            given.into_iter().map(|(service, objects)| (service, objects.into_iter().map(Into::into).collect()));
+        all.insert(name.clone(), plain.collect());
+    }
+    Ok(all)
+}
+
+fn source(session: &Session, name: &EnvironmentName, environment: &Environment) -> Option<Source> {
+    let settings = &environment.kubernetes;
+    let in_workspace = |path: &String| session.root.join(path);
+    match (environment.target, settings.render) {
+        (TargetConfig::Kubernetes, Render::Helm) => Some(Source::Helm {
+            chart: in_workspace(settings.chart.as_ref()?),
+            values: settings.values.iter().map(in_workspace).collect(),
+            release: session.config.project.name.to_string(),
+            namespace: namespace(session, name, settings),
+        }),
+        (TargetConfig::Kubernetes, Render::Kustomize) => {
+            Some(Source::Kustomize { overlay: in_workspace(settings.overlay.as_ref()?) })
+        }
+        _ => None,
+    }
+}
