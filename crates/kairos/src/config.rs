@@ -7,137 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::http::Uri;
-
+mod reader;
 #[cfg(test)]
 mod tests;
+mod words;
 
-/// The four services, each a binary of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Service {
-    /// What clients talk to.
-    ApiGateway,
-    /// Decides orders.
-    RiskManager,
-    /// Produces prices.
-    MarketDataIngestor,
-    /// Places orders by itself.
-    StrategyOrchestrator,
-}
-
-impl Service {
-    /// The name of the binary, as in logs, metrics and answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ApiGateway => "api-gateway",
-            Self::RiskManager => "risk-manager",
-            Self::MarketDataIngestor => "market-data-ingestor",
-            Self::StrategyOrchestrator => "strategy-orchestrator",
-        }
-    }
-
-    /// The variable which tells the others where this service is.
-    pub const fn url_variable(self) -> &'static str {
-        match self {
-            Self::ApiGateway => "API_GATEWAY_URL",
-            Self::RiskManager => "RISK_MANAGER_URL",
-            Self::MarketDataIngestor => "MARKET_DATA_INGESTOR_URL",
-            Self::StrategyOrchestrator => "STRATEGY_ORCHESTRATOR_URL",
-        }
-    }
-
-    /// The services this one calls.
-    pub const fn dependencies(self) -> &'static [Self] {
-        match self {
-            Self::ApiGateway => &[Self::RiskManager, Self::MarketDataIngestor, Self::StrategyOrchestrator],
-            Self::StrategyOrchestrator => &[Self::MarketDataIngestor, Self::RiskManager],
-            Self::RiskManager | Self::MarketDataIngestor => &[],
-        }
-    }
-}
-
-/// Where a service is deployed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeployEnv {
-    /// A developer's machine.
-    Development,
-    /// The rehearsal.
-    Staging,
-    /// The real thing: stricter rules, and trading is off unless switched on.
-    Production,
-}
-
-impl DeployEnv {
-    /// The name as `DEPLOY_ENV` has it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Development => "development",
-            Self::Staging => "staging",
-            Self::Production => "production",
-        }
-    }
-}
-
-/// How log lines look on standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
-/// Which of two deployed copies this process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
-    /// `blue`
-    Blue,
-    /// `green`
-    Green,
-}
-
-impl Slot {
-    /// The name as `SERVICE_SLOT` has it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Blue => "blue",
-            Self::Green => "green",
-        }
-    }
-}
-
-/// Who decides when an exclusive worker works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ActivationMode {
-    /// The deployment: passive until it says so.
-    Managed,
-    /// Nobody: it works from its start.
-    Always,
-}
-
-/// A value never shown: its `Debug` is a mask.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Whether `given` is this secret. Takes the same time wherever they differ.
-    pub fn matches(&self, given: &[u8]) -> bool {
-        let own = self.0.as_bytes();
-        own.len() == given.len() && own.iter().zip(given).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+use reader::Reader;
+pub(crate) use reader::is_instrument;
+pub use words::{ActivationMode, DeployEnv, LogFormat, Secret, Service, Slot};
 
 /// Everything a service is told, checked. Field names are the variables' names.
 #[derive(Debug, Clone)]
@@ -152,14 +32,6 @@ pub struct Config {
     pub deploy_env: DeployEnv,
     /// Where clients find the environment from outside.
     pub api_endpoint: Option<String>,
-    /// Shares, either way, per instrument.
-    pub max_position_size: u32,
-    /// Largest loss, as per cent of `starting_equity`.
-    pub risk_limit_pct: f64,
-    /// Money at the start.
-    pub starting_equity: f64,
-    /// Whether orders may be placed.
-    pub enable_trading: bool,
     /// Whether the service begins in read-only mode.
     pub read_only: bool,
     /// How logs look.
@@ -180,6 +52,10 @@ pub struct Config {
     pub drain_grace: Duration,
     /// When set, the gateway takes orders only with this key.
     pub api_key: Option<Secret>,
+    /// Where that key is instead, and read again when it changes.
+    pub api_key_file: Option<PathBuf>,
+    /// How long the key before is accepted beside a new one.
+    pub api_key_grace: Duration,
     /// Who decides when an exclusive worker works.
     pub activation: ActivationMode,
     /// Prices to replay (`instrument,price` lines) in place of the random walk.
@@ -190,9 +66,30 @@ pub struct Config {
     pub tick: Duration,
     /// What is traded.
     pub instruments: Vec<String>,
+    /// What may change while the service runs, as it was at the start.
+    pub at_start: Live,
+}
+
+/// What a changed configuration file changes without a restart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live {
+    /// Shares, either way, per instrument.
+    pub max_position_size: u32,
+    /// Largest loss, as per cent of `starting_equity`.
+    pub risk_limit_pct: f64,
+    /// Money at the start.
+    pub starting_equity: f64,
+    /// Whether orders may be placed.
+    pub enable_trading: bool,
     /// Shares per order of the strategy.
     pub order_size: u32,
+    /// The least important log lines that are written.
+    pub log_level: &'static str,
 }
+
+/// The variables of [`Live`].
+pub(crate) const LIVE: &[&str] =
+    &["MAX_POSITION_SIZE", "RISK_LIMIT_PCT", "STARTING_EQUITY", "ENABLE_TRADING", "ORDER_SIZE", "LOG_LEVEL"];
 
 /// One mistake: which variable, what it says, what it may say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,14 +117,20 @@ pub enum ConfigError {
     /// Values that break a rule; all of them.
     #[error("the configuration has {} mistake(s):{}", .0.len(), lines(.0))]
     Invalid(Vec<Problem>),
-    /// The file named by `KAIROS_CONFIG` is not readable.
-    #[error("read the configuration file {}", path.display())]
+    /// The file named by `KAIROS_CONFIG` or `KAIROS_API_KEY_FILE` is not readable.
+    #[error("read the file {}", path.display())]
     Read {
-        /// As `KAIROS_CONFIG` names it.
+        /// As its variable names it.
         path: PathBuf,
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// The file with the key is empty.
+    #[error("the file {} has no key", path.display())]
+    NoKey {
+        /// As `KAIROS_API_KEY_FILE` names it.
+        path: PathBuf,
     },
     /// It is not TOML.
     #[error("parse the configuration file {}", path.display())]
@@ -265,6 +168,7 @@ const VARIABLES: &[&str] = &[
     "ENABLE_TRADING",
     "READ_ONLY",
     "LOG_FORMAT",
+    "LOG_LEVEL",
     "STATE_DIR",
     "RISK_MANAGER_URL",
     "MARKET_DATA_INGESTOR_URL",
@@ -276,6 +180,8 @@ const VARIABLES: &[&str] = &[
     "LAME_DUCK_MS",
     "DRAIN_GRACE_MS",
     "KAIROS_API_KEY",
+    "KAIROS_API_KEY_FILE",
+    "KAIROS_API_KEY_GRACE_MS",
     "ACTIVATION",
     "PRICE_FILE",
     "SEED",
@@ -285,14 +191,21 @@ const VARIABLES: &[&str] = &[
 ];
 
 impl Config {
-    /// Reads the process's environment and the file it names.
-    pub fn from_environment(service: Service) -> Result<Self, ConfigError> {
-        Self::from_values(service, &values()?)
+    /// Checks values and reads the file of the key they name.
+    pub(crate) fn from_values_and_key(
+        service: Service,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::from_values(service, values)?;
+        if let Some(path) = &config.api_key_file {
+            config.api_key = Some(read_key(path)?);
+        }
+        Ok(config)
     }
 
     /// The state directory alone, for work on a state that needs no service.
     pub(crate) fn state_directory() -> Result<PathBuf, ConfigError> {
-        let values = values()?;
+        let values = Sources::from_environment().values()?;
         let mut read = Reader { values: &values, problems: Vec::new() };
         read.text("STATE_DIR").map(PathBuf::from).ok_or_else(|| {
             read.refuse("STATE_DIR", "the directory with the state to work on");
@@ -314,11 +227,6 @@ impl Config {
             port: read.number("PORT", None, 0..=u16::MAX),
             deploy_env,
             api_endpoint: read.endpoint(production),
-            // The upper bounds keep positions within 32 bits, with room for the sum of a position and an order.
-            max_position_size: read.number("MAX_POSITION_SIZE", Some(1000), 1..=1_000_000_000),
-            risk_limit_pct: read.percentage("RISK_LIMIT_PCT", 2.0),
-            starting_equity: read.number("STARTING_EQUITY", Some(1_000_000.0), 1.0..=1e15),
-            enable_trading: read.choice("ENABLE_TRADING", &[("true", true), ("false", false)], !production),
             read_only: read.choice("READ_ONLY", &[("true", true), ("false", false)], false),
             log_format: read.choice(
                 "LOG_FORMAT",
@@ -333,6 +241,8 @@ impl Config {
             lame_duck: Duration::from_millis(read.number("LAME_DUCK_MS", Some(0), 0..=600_000)),
             drain_grace: Duration::from_millis(read.number("DRAIN_GRACE_MS", Some(10_000), 0..=600_000)),
             api_key: read.text("KAIROS_API_KEY").map(|key| Secret(key.to_owned())),
+            api_key_file: read.text("KAIROS_API_KEY_FILE").map(PathBuf::from),
+            api_key_grace: Duration::from_millis(read.number("KAIROS_API_KEY_GRACE_MS", Some(300_000), 0..=86_400_000)),
             activation: read.choice(
                 "ACTIVATION",
                 &[("managed", ActivationMode::Managed), ("always", ActivationMode::Always)],
@@ -342,8 +252,15 @@ impl Config {
             seed: read.number("SEED", Some(42), 0..=u64::MAX),
             tick: Duration::from_millis(read.number("TICK_MS", Some(100), 1..=60_000)),
             instruments: read.instruments(),
-            order_size: read.number("ORDER_SIZE", Some(10), 1..=1_000_000_000),
+            at_start: Live::read(&mut read, production),
         };
+        if config.api_key.is_some() && config.api_key_file.is_some() {
+            read.problems.push(Problem {
+                variable: "KAIROS_API_KEY_FILE",
+                value: read.text("KAIROS_API_KEY_FILE").map(str::to_owned),
+                allowed: "a file, where KAIROS_API_KEY is not set".to_owned(),
+            });
+        }
         if read.problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(read.problems)) }
     }
 
@@ -353,19 +270,39 @@ impl Config {
     }
 }
 
-/// The environment's values, over those of the file it names.
-fn values() -> Result<BTreeMap<String, String>, ConfigError> {
-    let mut values = match std::env::var_os("KAIROS_CONFIG").filter(|path| !path.is_empty()) {
-        Some(path) => read_file(PathBuf::from(path))?,
-        None => BTreeMap::new(),
-    };
-    for name in VARIABLES {
+/// Where values come from: the environment as it was at the start, over a file, which may change.
+pub(crate) struct Sources {
+    environment: BTreeMap<String, String>,
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Sources {
+    pub(crate) fn from_environment() -> Self {
         // A value that is not UTF-8 is kept, visibly damaged, so that its check refuses it instead of its absence.
-        if let Some(value) = std::env::var_os(name) {
-            values.insert((*name).to_owned(), value.to_string_lossy().into_owned());
-        }
+        let text = |name: &str| Some((name.to_owned(), std::env::var_os(name)?.to_string_lossy().into_owned()));
+        let environment = VARIABLES.iter().filter_map(|name| text(name)).collect();
+        let file = std::env::var_os("KAIROS_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        Self { environment, file }
     }
-    Ok(values)
+
+    /// The values now.
+    pub(crate) fn values(&self) -> Result<BTreeMap<String, String>, ConfigError> {
+        let mut values = match &self.file {
+            Some(path) => read_file(path.clone())?,
+            None => BTreeMap::new(),
+        };
+        values.extend(self.environment.clone());
+        Ok(values)
+    }
+}
+
+/// Reads a key that is alone in its file.
+pub(crate) fn read_key(path: &Path) -> Result<Secret, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    match text.trim() {
+        "" => Err(ConfigError::NoKey { path: path.to_owned() }),
+        key => Ok(Secret(key.to_owned())),
+    }
 }
 
 fn read_file(path: PathBuf) -> Result<BTreeMap<String, String>, ConfigError> {
@@ -393,116 +330,4 @@ fn read_file(path: PathBuf) -> Result<BTreeMap<String, String>, ConfigError> {
         values.insert(name, value);
     }
     Ok(values)
-}
-
-/// Whether a text names an instrument: 1 to 16 capital letters, digits, dots or dashes.
-pub(crate) fn is_instrument(text: &str) -> bool {
-    (1..=16).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'.' || b == b'-')
-}
-
-/// Takes values out and notes what is wrong with them; a wrong one yields some value, never used.
-struct Reader<'a> {
-    values: &'a BTreeMap<String, String>,
-    problems: Vec<Problem>,
-}
-
-impl<'a> Reader<'a> {
-    fn text(&self, variable: &'static str) -> Option<&'a str> {
-        self.values.get(variable).map(|value| value.trim()).filter(|value| !value.is_empty())
-    }
-
-    fn refuse(&mut self, variable: &'static str, allowed: impl Into<String>) {
-        let value = self.text(variable).map(str::to_owned);
-        self.problems.push(Problem { variable, value, allowed: allowed.into() });
-    }
-
-    fn number<T>(&mut self, variable: &'static str, default: Option<T>, range: RangeInclusive<T>) -> T
-    where
-        T: FromStr + PartialOrd + Copy + fmt::Display,
-    {
-        let found = match (self.text(variable), default) {
-            (Some(text), _) => text.parse().ok().filter(|number| range.contains(number)),
-            (None, default) => default,
-        };
-        found.unwrap_or_else(|| {
-            self.refuse(variable, format!("a number from {} to {}", range.start(), range.end()));
-            *range.start()
-        })
-    }
-
-    fn percentage(&mut self, variable: &'static str, default: f64) -> f64 {
-        let Some(text) = self.text(variable) else { return default };
-        match text.parse::<f64>() {
-            Ok(number) if number > 0.0 && number <= 100.0 => number,
-            _ => {
-                self.refuse(variable, "a number above 0 and up to 100");
-                default
-            }
-        }
-    }
-
-    fn choice<T: Copy>(&mut self, variable: &'static str, options: &[(&str, T)], default: T) -> T {
-        let Some(text) = self.text(variable) else { return default };
-        if let Some((_, value)) = options.iter().find(|(name, _)| *name == text) {
-            return *value;
-        }
-        let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
-        self.refuse(variable, names.join(" or "));
-        default
-    }
-
-    fn endpoint(&mut self, production: bool) -> Option<String> {
-        let text = self.text("API_ENDPOINT")?;
-        let uri = text.parse::<Uri>().ok();
-        match uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?))) {
-            Some(("http" | "https", host)) if !(production && is_this_machine(host)) => Some(text.to_owned()),
-            Some(("http" | "https", _)) => {
-                self.refuse("API_ENDPOINT", "in production an http or https URL of another host than this machine");
-                None
-            }
-            _ => {
-                self.refuse("API_ENDPOINT", "an http or https URL with a host");
-                None
-            }
-        }
-    }
-
-    /// Services talk plain HTTP to each other, so nothing else is accepted.
-    fn peer(&mut self, variable: &'static str) -> Option<String> {
-        let text = self.text(variable)?;
-        let uri = text.parse::<Uri>().ok();
-        let plain =
-            uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none());
-        if !plain {
-            self.refuse(variable, "an http URL with a host and without a query, such as http://127.0.0.1:8080");
-            return None;
-        }
-        Some(text.trim_end_matches('/').to_owned())
-    }
-
-    fn instruments(&mut self) -> Vec<String> {
-        let text = self.text("INSTRUMENTS").unwrap_or("AAPL,MSFT,GOOG");
-        let list: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-        let distinct: std::collections::BTreeSet<&String> = list.iter().collect();
-        // 64 instruments keep 64 rounds in the ring of 4096 ticks: three times what the strategy looks back.
-        if list.len() > 64 || distinct.len() != list.len() || !list.iter().all(|name| is_instrument(name)) {
-            self.refuse(
-                "INSTRUMENTS",
-                "1 to 64 different names, comma between, each 1 to 16 capital letters, digits, dots or dashes",
-            );
-        }
-        list
-    }
-}
-
-/// Whether a URL's host can only mean the machine that reads it.
-fn is_this_machine(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
-    let by_address = host.parse::<IpAddr>().is_ok_and(|address| {
-        let address = address.to_canonical();
-        address.is_loopback() || address.is_unspecified()
-    });
-    // `127.1` is no address to the parser, yet resolvers take it for one.
-    by_address || host == "localhost" || host.ends_with(".localhost") || host.starts_with("127.")
 }

@@ -16,6 +16,7 @@ mod config;
 mod identity;
 mod ledger;
 mod maintenance;
+mod reload;
 mod risk;
 mod server;
 mod services;
@@ -24,6 +25,6 @@ mod strategy;
 mod telemetry;
 mod walk;
 
-pub use config::{ActivationMode, Config, ConfigError, DeployEnv, LogFormat, Problem, Secret, Service, Slot};
+pub use config::{ActivationMode, Config, ConfigError, DeployEnv, Live, LogFormat, Problem, Secret, Service, Slot};
 pub use maintenance::{CommandError, risk_manager};
 pub use server::{RunError, run};

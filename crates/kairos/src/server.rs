@@ -22,7 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::activation::{Activation, ActivationError};
-use crate::config::{ActivationMode, Config, ConfigError, Service};
+use crate::config::{ActivationMode, Config, ConfigError, Service, Sources};
+use crate::reload;
 use crate::services::{self, Parts, StartError};
 use crate::telemetry;
 
@@ -79,11 +80,13 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// Runs `service` until SIGTERM or SIGINT. Call it once per process, from `main`.
 pub fn run(service: Service) -> Result<(), RunError> {
-    let config = Config::from_environment(service)?;
-    telemetry::init(config.log_format);
+    let sources = Sources::from_environment();
+    let values = sources.values()?;
+    let config = Config::from_values_and_key(service, &values)?;
+    telemetry::init(config.log_format, config.at_start.log_level);
     // 32 blocking threads are more than one disk answers at once; what waits for them is bounded by the services.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(32).build()?;
-    let ended = runtime.block_on(live(config));
+    let ended = runtime.block_on(live(App::new(config, sources, values)));
     if let Err(error) = &ended {
         tracing::error!(error = chain(error), "ended");
     }
@@ -92,8 +95,9 @@ pub fn run(service: Service) -> Result<(), RunError> {
     ended
 }
 
-async fn live(config: Config) -> Result<(), RunError> {
-    let (host, port) = (config.host.clone(), config.port);
+async fn live(app: App) -> Result<(), RunError> {
+    let app = Arc::new(app);
+    let (host, port) = (app.config.host.clone(), app.config.port);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = match TcpListener::bind((host.as_str(), port)).await {
@@ -101,7 +105,6 @@ async fn live(config: Config) -> Result<(), RunError> {
         Err(source) => return Err(RunError::Listen { host, port, source }),
     };
     let address = listener.local_addr()?;
-    let app = Arc::new(App::new(config));
     tracing::info!(
         address = %address,
         service = app.config.service.name(),
@@ -117,6 +120,7 @@ async fn live(config: Config) -> Result<(), RunError> {
 
     let mut tasks = JoinSet::new();
     tasks.spawn(app::heartbeat(Arc::clone(&app)));
+    tasks.spawn(reload::follow(Arc::clone(&app)));
     for work in background {
         tasks.spawn(work);
     }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -23,15 +23,37 @@ use crate::config::LogFormat;
 /// Upper bounds of the duration buckets, seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// Sends the process's log lines to standard output. The first call in a process counts.
-pub(crate) fn init(format: LogFormat) {
-    let filter = EnvFilter::new("info");
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stdout);
-    // A second subscriber would be refused; the first one then goes on as it is.
-    let _ = match format {
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
-        LogFormat::Text => lines.with_ansi(false).try_init(),
-    };
+type SetLevel = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Sets the level of the lines that are written, once there are some.
+static LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
+/// Sends the process's log lines of `level` and above to standard output. The first call in a process counts.
+pub(crate) fn init(format: LogFormat, level: &str) {
+    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stdout);
+    // A second subscriber would be refused, and so would its level; the first ones then go on as they are.
+    match format {
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let lines = lines.with_filter_reloading();
+            let filter = lines.reload_handle();
+            let _ = LEVEL.set(Box::new(move |level| _ = filter.reload(EnvFilter::new(level))));
+            let _ = lines.try_init();
+        }
+        LogFormat::Text => {
+            let lines = lines.with_ansi(false).with_filter_reloading();
+            let filter = lines.reload_handle();
+            let _ = LEVEL.set(Box::new(move |level| _ = filter.reload(EnvFilter::new(level))));
+            let _ = lines.try_init();
+        }
+    }
+}
+
+/// Writes lines of `level` and above from now on.
+pub(crate) fn set_level(level: &str) {
+    if let Some(set) = LEVEL.get() {
+        set(level);
+    }
 }
 
 /// The wall clock in the form of the log lines (RFC 3339, UTC).

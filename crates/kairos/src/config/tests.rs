@@ -40,6 +40,8 @@ fn each_rule_refuses_its_bad_values_by_variable() {
         ("INSTRUMENTS", &["aapl", "AAPL,,MSFT", "AAPL,AAPL"]),
         ("ORDER_SIZE", &["0"]),
         ("SEED", &["x"]),
+        ("LOG_LEVEL", &["loud"]),
+        ("KAIROS_API_KEY_GRACE_MS", &["-1"]),
     ];
     for (variable, bad) in table {
         for value in *bad {
@@ -88,10 +90,10 @@ fn production_refuses_an_endpoint_on_this_machine_but_not_its_peers() {
 
 #[test]
 fn trading_is_off_in_production_unless_switched_on() {
-    assert!(config(&[]).enable_trading);
-    assert!(config(&[("DEPLOY_ENV", "staging")]).enable_trading);
-    assert!(!config(&[("DEPLOY_ENV", "production")]).enable_trading);
-    assert!(config(&[("DEPLOY_ENV", "production"), ("ENABLE_TRADING", "true")]).enable_trading);
+    assert!(config(&[]).at_start.enable_trading);
+    assert!(config(&[("DEPLOY_ENV", "staging")]).at_start.enable_trading);
+    assert!(!config(&[("DEPLOY_ENV", "production")]).at_start.enable_trading);
+    assert!(config(&[("DEPLOY_ENV", "production"), ("ENABLE_TRADING", "true")]).at_start.enable_trading);
 }
 
 #[test]
@@ -110,13 +112,26 @@ fn the_api_key_is_masked_in_debug_output_and_compared_whole() {
 }
 
 #[test]
+fn a_key_is_given_in_one_way_and_a_file_has_one() {
+    let problems = refused(&[("KAIROS_API_KEY", "k"), ("KAIROS_API_KEY_FILE", "f")]);
+    assert_eq!(problems[0].variable, "KAIROS_API_KEY_FILE");
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("key");
+    assert!(matches!(read_key(&path), Err(ConfigError::Read { .. })));
+    std::fs::write(&path, " \n").expect("written");
+    assert!(matches!(read_key(&path), Err(ConfigError::NoKey { .. })));
+    std::fs::write(&path, "a key\n").expect("written");
+    assert!(read_key(&path).expect("a key").matches(b"a key"));
+}
+
+#[test]
 fn a_file_has_the_same_names_and_refuses_unknown_keys() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let path = directory.path().join("kairos.toml");
     std::fs::write(&path, "port = 9\nrisk_limit_pct = 1.5\nenable_trading = false\nhost = \"::1\"\n").expect("written");
     let values = read_file(path.clone()).expect("readable");
     let config = Config::from_values(Service::RiskManager, &values).expect("valid");
-    assert_eq!((config.port, config.host.as_str(), config.enable_trading), (9, "::1", false));
+    assert_eq!((config.port, config.host.as_str(), config.at_start.enable_trading), (9, "::1", false));
 
     for bad in ["prot = 9", "port = [9]", "port = "] {
         std::fs::write(&path, bad).expect("written");

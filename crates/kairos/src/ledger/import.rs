@@ -29,8 +29,7 @@ pub(super) fn earlier_log(ledger: &Ledger, directory: &Path) -> Result<(), Ledge
             read.map_err(|source| LedgerError::File { action: "read the order log", path: path.clone(), source })?;
         let mut bytes = before;
         // A line without its end is of a process that died: never acknowledged.
-        for line in text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"))
-        {
+        for line in text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
             let record: Record = serde_json::from_slice(line).map_err(|source| LedgerError::DamagedLine {
                 path: path.clone(),
                 offset: bytes,

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::connections::Connections;
 use crate::client::Client;
-use crate::config::{Config, Service};
+use crate::config::{Config, Live, Service, Sources};
+use crate::reload::Reload;
 use crate::telemetry::{self, Metrics};
 
 /// How far the process's life is.
@@ -34,7 +35,10 @@ pub(crate) struct Dependency {
 
 /// What every part of a process shares.
 pub(crate) struct App {
+    /// What stays as it is until the end.
     pub(crate) config: Config,
+    /// What follows its file while the process runs.
+    pub(crate) reload: Reload,
     pub(crate) metrics: Metrics,
     pub(crate) client: Client,
     pub(crate) phase: watch::Sender<Phase>,
@@ -52,15 +56,17 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config, sources: Sources, values: BTreeMap<String, String>) -> Self {
         let unknown = |service: &Service| Dependency {
             url: config.peers.get(service).cloned(),
             reachable: false,
             latency_ms: None,
         };
         let dependencies = config.service.dependencies().iter().map(|s| (s.name(), unknown(s))).collect();
+        let metrics = Metrics::default();
         Self {
-            metrics: Metrics::default(),
+            reload: Reload::new(&config, sources, values, metrics.clone()),
+            metrics,
             client: Client::new(),
             phase: watch::Sender::new(Phase::Starting),
             sockets: watch::Sender::new(0),
@@ -72,6 +78,11 @@ impl App {
             dependencies: Mutex::new(dependencies),
             config,
         }
+    }
+
+    /// What may change, as it is now. Whoever uses two values of it takes them from one answer.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.reload.live()
     }
 
     /// The last heartbeats.

@@ -89,9 +89,11 @@ async fn status(State(shared): State<Shared>) -> Json<Value> {
         "slot": app.config.slot_name(),
         "uptime_seconds": app.started.elapsed().as_secs(),
         "started_at": app.started_at,
-        "trading_enabled": app.config.enable_trading,
+        "trading_enabled": app.live().enable_trading,
         "read_only": app.is_read_only(),
         "active": shared.active(),
+        "log_level": app.live().log_level,
+        "config": app.reload.view(),
         "api_endpoint": app.config.api_endpoint,
         "dependencies": app.dependencies(),
         "build": {
@@ -109,6 +111,7 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let gauges = [
         ("kairos_active", u64::from(shared.active())),
         ("kairos_read_only", u64::from(app.is_read_only())),
+        ("kairos_config_valid", u64::from(app.reload.is_valid())),
         ("kairos_uptime_seconds", app.started.elapsed().as_secs()),
     ];
     for (name, value) in gauges {

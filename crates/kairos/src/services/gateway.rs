@@ -1,6 +1,7 @@
 //! The gateway: what clients see. It decides nothing about an order; without the risk manager there is no order.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -63,13 +64,11 @@ fn pass_on(answer: Result<Answer, UpstreamError>) -> Response {
 }
 
 async fn order(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Some(key) = &app.config.api_key {
-        let given = headers.get("x-api-key").map_or(&[][..], HeaderValue::as_bytes);
-        if !key.matches(given) {
-            return refuse(StatusCode::UNAUTHORIZED, "the header x-api-key is missing or wrong");
-        }
+    let given = headers.get("x-api-key").map_or(&[][..], HeaderValue::as_bytes);
+    if !app.reload.keys().accept(given, Instant::now()) {
+        return refuse(StatusCode::UNAUTHORIZED, "the header x-api-key is missing or wrong");
     }
-    if !app.config.enable_trading {
+    if !app.live().enable_trading {
         return refuse(StatusCode::FORBIDDEN, "trading is off");
     }
     if app.is_read_only() {
@@ -144,7 +143,7 @@ async fn summary(State(app): State<Arc<App>>) -> Json<Value> {
         "service": app.config.service.name(),
         "version": identity.version,
         "environment": identity.environment,
-        "trading_enabled": app.config.enable_trading,
+        "trading_enabled": app.live().enable_trading,
         "positions": positions,
         "prices": prices,
         "strategies": strategies,

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::{Page, Parts, READ_ONLY, refuse};
+use crate::config::Live;
 use crate::ledger::{Ledger, LedgerError};
 use crate::risk::{Limits, Order, Record, Verdict, total_profit};
 use crate::server::{App, chain};
@@ -111,16 +112,17 @@ async fn order(State(desk): State<Arc<Desk>>, body: Bytes) -> Response {
     };
     let decided = Arc::clone(&desk)
         .with_ledger(move |ledger, app| {
-            let config = &app.config;
-            let max_loss = config.starting_equity * config.risk_limit_pct / 100.0;
-            let limits = Limits { max_position: config.max_position_size, max_loss };
-            ledger.decide(&order, limits, config.slot_name(), app.is_read_only())
+            ledger.decide(&order, limits(&app.live()), app.config.slot_name(), app.is_read_only())
         })
         .await;
     match decided {
         Ok(verdict) => answer(verdict, &desk.app),
         Err(unavailable) => unavailable.into_response(),
     }
+}
+
+fn limits(live: &Live) -> Limits {
+    Limits { max_position: live.max_position_size, max_loss: live.starting_equity * live.risk_limit_pct / 100.0 }
 }
 
 fn answer(verdict: Verdict, app: &App) -> Response {
@@ -158,11 +160,11 @@ fn decision(record: &Record, duplicate: bool) -> Response {
 async fn positions(State(desk): State<Arc<Desk>>) -> Result<Json<Value>, Unavailable> {
     let told = desk.with_ledger(|ledger, app| {
         let holdings = ledger.holdings()?;
-        let max_loss = app.config.starting_equity * app.config.risk_limit_pct / 100.0;
+        let Limits { max_position, max_loss } = limits(&app.live());
         Ok(json!({
             "positions": holdings,
             "profit": total_profit(&holdings),
-            "max_position_size": app.config.max_position_size,
+            "max_position_size": max_position,
             "max_loss": max_loss,
         }))
     });

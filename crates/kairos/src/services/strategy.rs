@@ -187,7 +187,7 @@ impl Strategy {
             desk.now.instruments.get(&tick.instrument).cloned().unwrap_or_default()
         };
         let side = crossover.push(tick.price);
-        let order = side.filter(|_| self.app.config.enable_trading).map(|side| self.order(tick, side, generation));
+        let order = side.filter(|_| self.app.live().enable_trading).map(|side| self.order(tick, side, generation));
         let placed = match &order {
             Some(order) => match self.place(order, generation).await? {
                 Some(placed) => Some(placed),
@@ -218,7 +218,7 @@ impl Strategy {
             id: format!("strategy-{}-{}", tick.instrument, tick.seq),
             instrument: tick.instrument.clone(),
             side,
-            quantity: self.app.config.order_size,
+            quantity: self.app.live().order_size,
             price: tick.price,
             generation: Some(generation),
             placed_by: self.app.config.slot_name().map(str::to_owned),
@@ -275,6 +275,7 @@ type Shared = (Arc<Strategy>, Arc<Activation>);
 
 async fn strategies(State((strategy, activation)): State<Shared>) -> Json<Value> {
     let view = activation.view();
+    let live = strategy.app.live();
     let desk = strategy.desk();
     let instruments: Vec<&String> = desk.now.instruments.keys().collect();
     Json(json!({
@@ -282,14 +283,14 @@ async fn strategies(State((strategy, activation)): State<Shared>) -> Json<Value>
             "name": "moving-average-crossover",
             "short": SHORT,
             "long": LONG,
-            "order_size": strategy.app.config.order_size,
+            "order_size": live.order_size,
             "instruments": instruments,
             "last_seq": desk.now.last_seq,
             "orders_placed": desk.placed.len(),
         }],
         "active": view.active,
         "generation": view.generation,
-        "trading_enabled": strategy.app.config.enable_trading,
+        "trading_enabled": live.enable_trading,
     }))
 }
 

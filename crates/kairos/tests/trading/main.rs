@@ -3,6 +3,7 @@
 mod durability;
 mod lame_duck;
 mod lifecycle;
+mod reload;
 mod sockets;
 mod support;
 

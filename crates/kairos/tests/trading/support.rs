@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -31,8 +32,8 @@ pub(crate) struct Kept(BufReader<TcpStream>);
 pub(crate) struct Service {
     child: Child,
     client: Client,
-    /// Drained by a thread: a full pipe would stop the service.
-    _log: std::thread::JoinHandle<()>,
+    /// What it has logged; read by a thread, as a full pipe would stop the service.
+    log: Arc<Mutex<String>>,
 }
 
 /// A command with nothing of the test's environment in it.
@@ -47,10 +48,14 @@ pub(crate) fn start(binary: &str, variables: &[(&str, &str)]) -> Service {
     let mut child = command(binary, variables).stdout(Stdio::piped()).spawn().expect("started");
     let mut log = BufReader::new(child.stdout.take().expect("piped"));
     let address = first_line(&mut log);
-    let drained = std::thread::spawn(move || {
-        let _ = std::io::copy(&mut log, &mut std::io::sink());
+    let lines = Arc::<Mutex<String>>::default();
+    let read = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            read.lock().expect("not poisoned").extend([line.as_str(), "\n"]);
+        }
     });
-    let service = Service { child, client: Client { address }, _log: drained };
+    let service = Service { child, client: Client { address }, log: lines };
     wait("ready", || service.get("/ready").0 == 200);
     service
 }
@@ -95,18 +100,24 @@ impl Client {
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 
-    /// One request on a connection of its own; status 0 when there is no answer.
-    fn exchange(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        self.try_exchange(method, path, body).unwrap_or_default()
+    /// POST with a key.
+    pub(crate) fn post_with_key(&self, path: &str, key: &str, body: &Value) -> u16 {
+        let stream = self.try_exchange("POST", path, &format!("x-api-key: {key}\r\n"), &body.to_string());
+        stream.unwrap_or_default().0
     }
 
-    fn try_exchange(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    /// One request on a connection of its own; status 0 when there is no answer.
+    fn exchange(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.try_exchange(method, path, "", body).unwrap_or_default()
+    }
+
+    fn try_exchange(&self, method: &str, path: &str, header: &str, body: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         let length = body.len();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {length}\r\n\r\n{body}"
+             content-length: {length}\r\n{header}\r\n{body}"
         );
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
@@ -123,6 +134,14 @@ impl Client {
     pub(crate) fn deactivate(&self, generation: u64) {
         let (status, answer) = self.post("/_plimsoll/deactivate", &serde_json::json!({"generation": generation}));
         assert_eq!((status, &answer["active"]), (200, &Value::Bool(false)), "{answer}");
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").1;
+        let text = text.as_str().expect("a text");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
     }
 
     /// Requests under way beside the one that asks.
@@ -180,6 +199,11 @@ impl Kept {
 }
 
 impl Service {
+    /// What it has logged so far, after its first line.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
+    }
+
     pub(crate) fn terminate(&self) {
         let id = i32::try_from(self.child.id()).expect("a process id");
         let id = rustix::process::Pid::from_raw(id).expect("not 0");
