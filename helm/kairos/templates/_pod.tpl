@@ -111,6 +111,9 @@ capabilities: {drop: [ALL]}
 {{- if and .service.persistence .service.persistence.enabled }}
 - {name: STATE_DIR, value: /var/lib/kairos}
 {{- end }}
+{{- if .root.Values.reloadable }}
+- {name: KAIROS_CONFIG, value: /etc/kairos/reloadable/kairos.toml}
+{{- end }}
 {{- if and (eq .service.name "api-gateway") .root.Values.apiKey.secretName }}
 - {name: KAIROS_API_KEY_FILE, value: /etc/kairos/api-key/{{ .root.Values.apiKey.secretKey }}}
 {{- end }}
@@ -125,16 +128,20 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
+{{/* Directories and not single files: a file that is mounted by itself never changes. */}}
 {{- define "kairos.mounts" -}}
 {{- $state := and .service.persistence .service.persistence.enabled -}}
 {{- $key := and (eq .service.name "api-gateway") .root.Values.apiKey.secretName -}}
-{{- if or $state $key }}
+{{- $file := .root.Values.reloadable -}}
+{{- if or $state $key $file }}
 volumeMounts:
   {{- if $state }}
   - {name: state, mountPath: /var/lib/kairos}
   {{- end }}
+  {{- if $file }}
+  - {name: reloadable, mountPath: /etc/kairos/reloadable, readOnly: true}
+  {{- end }}
   {{- if $key }}
-  # The directory and not the file: a file mounted by itself never changes.
   - {name: api-key, mountPath: /etc/kairos/api-key, readOnly: true}
   {{- end }}
 {{- end }}
@@ -143,11 +150,16 @@ volumeMounts:
 {{- define "kairos.volumes" -}}
 {{- $state := and .service.persistence .service.persistence.enabled -}}
 {{- $key := and (eq .service.name "api-gateway") .root.Values.apiKey.secretName -}}
-{{- if or $state $key }}
+{{- $file := .root.Values.reloadable -}}
+{{- if or $state $key $file }}
 volumes:
   {{- if $state }}
   - name: state
     persistentVolumeClaim: {claimName: {{ .service.persistence.existingClaim | default .service.name }}}
+  {{- end }}
+  {{- if $file }}
+  - name: reloadable
+    configMap: {name: {{ include "kairos.reloadableName" .root }}}
   {{- end }}
   {{- if $key }}
   - name: api-key

@@ -26,6 +26,11 @@
     {{- $wrong = append $wrong (printf "services.%s: terminationGracePeriodSeconds is %d, and preStopSeconds, LAME_DUCK_MS and DRAIN_GRACE_MS together are %d ms" $name (int $service.pod.terminationGracePeriodSeconds) $needed) -}}
   {{- end -}}
 {{- end -}}
+{{- range $name, $_ := $v.reloadable -}}
+  {{- if get $v.config (upper $name) -}}
+    {{- $wrong = append $wrong (printf "reloadable.%s: config.%s is set too, and would always win" $name (upper $name)) -}}
+  {{- end -}}
+{{- end -}}
 {{- if and $v.backup.enabled (not (index $v.services "risk-manager").persistence.enabled) -}}
   {{- $wrong = append $wrong "backup: services.risk-manager.persistence is off, so there is nothing to back up" -}}
 {{- end -}}
