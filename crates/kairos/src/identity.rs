@@ -21,6 +21,8 @@ pub(crate) struct Identity {
     pub(crate) environment: Option<String>,
     /// Environment's generation.
     pub(crate) generation: Option<u64>,
+    /// The generation under which an exclusive worker works from its start on, where nobody is there to tell it.
+    pub(crate) active: Option<u64>,
 }
 
 /// Reads the file; an absent or unreadable one gives what the configuration says.

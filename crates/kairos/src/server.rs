@@ -169,17 +169,28 @@ async fn become_ready(
         starting
     });
     tracing::info!("ready");
-    let Some(activation) = activation.filter(|_| app.config.activation == ActivationMode::Always) else {
-        return std::future::pending().await;
-    };
-    let generation = crate::identity::read(&app.config).await.generation.unwrap_or(0);
+    let Some(activation) = activation else { return std::future::pending().await };
+    let mut begun = false;
+    let mut pause = tokio::time::interval(Duration::from_millis(500));
+    // For as long as the process lives; each turn waits for a tick.
     loop {
-        match activation.activate(generation).await {
-            Ok(_) | Err(ActivationError::Stale { .. }) => return std::future::pending().await,
-            // The one before may take its time to end; this one is passive until then, however long that is.
-            Err(ActivationError::Held) => tokio::time::sleep(Duration::from_millis(200)).await,
-            Err(error) => return RunError::Start(error.into()),
+        let identity = crate::identity::read(&app.config).await;
+        let wanted = match app.config.activation {
+            ActivationMode::Always => Some(identity.generation.unwrap_or(0)).filter(|_| !begun),
+            // What it was told since counts for more than the file, which may be a minute old.
+            ActivationMode::Managed => {
+                identity.active.filter(|g| activation.view().highest_seen.is_none_or(|h| *g > h))
+            }
+        };
+        if let Some(generation) = wanted {
+            match activation.activate(generation).await {
+                Ok(_) | Err(ActivationError::Stale { .. }) => begun = true,
+                // The one before may take its time to end; this one is passive until then, however long that is.
+                Err(ActivationError::Held) => {}
+                Err(error) => return RunError::Start(error.into()),
+            }
         }
+        pause.tick().await;
     }
 }
 

@@ -363,6 +363,9 @@ fn in_container(
         ("PLIMSOLL_ENVIRONMENT", place.environment.as_str()),
         ("PLIMSOLL_IDENTITY", &identity),
     ];
+    // A worker of a slot waits until it is told, whatever its chart says.
+    let waits = (spec.activation == Activation::Exclusive).then_some(("PLIMSOLL_ACTIVATION", "managed"));
+    let told: Vec<(&str, &str)> = told.into_iter().chain(waits).collect();
     let env = list(container, "env");
     env.retain(|v| !told.iter().any(|(name, _)| v["name"] == *name));
     env.extend(told.iter().map(|(name, value)| json!({"name": name, "value": value})));

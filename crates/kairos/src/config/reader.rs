@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use axum::http::Uri;
 
-use super::{Live, Problem};
+use super::{ActivationMode, Live, Problem};
 
 /// Whether a text names an instrument: 1 to 16 capital letters, digits, dots or dashes.
 pub(crate) fn is_instrument(text: &str) -> bool {
@@ -65,6 +65,13 @@ impl<'a> Reader<'a> {
         let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
         self.refuse(variable, names.join(" or "));
         default
+    }
+
+    /// Whoever stands a service up in a slot has the last word: `PLIMSOLL_ACTIVATION` goes before `ACTIVATION`.
+    pub(super) fn activation(&mut self) -> ActivationMode {
+        let modes = [("managed", ActivationMode::Managed), ("always", ActivationMode::Always)];
+        let own = self.choice("ACTIVATION", &modes, ActivationMode::Managed);
+        self.choice("PLIMSOLL_ACTIVATION", &modes, own)
     }
 
     pub(super) fn endpoint(&mut self, production: bool) -> Option<String> {

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use plimsoll_core::{EnvironmentName, Fingerprint, Generation, ServiceName, Slot};
-use plimsoll_deploy::ServiceSpec;
+use plimsoll_deploy::{Activation, ServiceSpec};
 use plimsoll_process::{Adopted, Cmd, ProcessError, spawn_detached};
 use std::{collections::BTreeMap, io};
 
@@ -70,6 +70,9 @@ pub(crate) fn environment_of(
     variables.insert("PORT".to_owned(), port.to_string());
     variables.insert("HOST".to_owned(), "127.0.0.1".to_owned());
     variables.insert("SERVICE_SLOT".to_owned(), key.slot.to_string());
+    if slot.spec.activation == Activation::Exclusive {
+        variables.insert("PLIMSOLL_ACTIVATION".to_owned(), "managed".to_owned());
+    }
     variables.insert("PLIMSOLL_ENVIRONMENT".to_owned(), key.environment.to_string());
     variables.insert("PLIMSOLL_IDENTITY".to_owned(), identity.to_string_lossy().into_owned());
     if let Some(directory) = paths.service_state(&key.environment, &key.service, key.slot, slot.spec.state) {
