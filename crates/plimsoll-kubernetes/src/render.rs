@@ -29,6 +29,8 @@ pub enum Source {
         release: String,
         /// The namespace the objects are for.
         namespace: String,
+        /// The version of Kubernetes they are for: no cluster is asked.
+        version: String,
     },
     /// `kubectl kustomize` of an overlay.
     Kustomize {
@@ -106,9 +108,10 @@ pub async fn render(source: &Source, environment: &Environment) -> Result<Vec<Ob
 fn command(source: &Source) -> (&'static str, Vec<String>) {
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     match source {
-        Source::Helm { chart, values, release, namespace } => {
+        Source::Helm { chart, values, release, namespace, version } => {
             let mut args = vec!["template".to_owned(), release.clone(), text(chart)];
             args.extend(["--namespace".to_owned(), namespace.clone(), "--skip-tests".to_owned()]);
+            args.extend(["--kube-version".to_owned(), version.clone()]);
             args.extend(values.iter().flat_map(|file| ["--values".to_owned(), text(file)]));
             ("helm", args)
         }

@@ -18,6 +18,8 @@ pub struct KubernetesSettings {
     pub chart: Option<String>,
     /// For `helm`: files of values, in the workspace, later ones over earlier ones.
     pub values: Vec<String>,
+    /// For `helm`: the version of Kubernetes that the chart is rendered for; default `1.33`.
+    pub version: Option<String>,
     /// For `kustomize`: the directory of the overlay, in the workspace.
     pub overlay: Option<String>,
     /// How long a pod goes on answering after it was asked to end, so that everybody has learnt of it; default `5s`.

@@ -11,6 +11,9 @@ use plimsoll_kubernetes::{Access, KubernetesTarget, Object, SecretSource, Source
 use plimsoll_steps::RenderedObjects;
 use std::{path::PathBuf, sync::Arc};
 
+/// What charts are rendered for unless the configuration says otherwise: the oldest version whose objects this knows.
+const VERSION: &str = "1.33";
+
 /// The target of an environment.
 pub(super) fn target(
     session: &Session,
@@ -74,6 +77,7 @@ fn source(session: &Session, name: &EnvironmentName, environment: &Environment) 
             values: settings.values.iter().map(in_workspace).collect(),
             release: session.config.project.name.to_string(),
             namespace: namespace(session, name, settings),
+            version: settings.version.clone().unwrap_or_else(|| VERSION.to_owned()),
         }),
         (TargetConfig::Kubernetes, Render::Kustomize) => {
             Some(Source::Kustomize { overlay: in_workspace(settings.overlay.as_ref()?) })
