@@ -1,4 +1,4 @@
-//! HTTP from service to service: plain, pooled, and with a bound on time and size of each call.
+//! HTTP from service to service: plain, pooled, and with a bound on the size of each answer.
 
 use std::time::Duration;
 
@@ -9,10 +9,9 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-/// A whole call. Longer and a client of ours would rather hear that the service behind is gone.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// One attempt. Longer and a client of ours would rather hear that the service behind is gone.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest answer between services is a page of a few thousand ticks or orders.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
@@ -21,6 +20,8 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 pub(crate) enum ClientError {
     #[error("no answer from {url} within {} ms", TIMEOUT.as_millis())]
     Timeout { url: String },
+    #[error("the circuit to {url} is open")]
+    Open { url: String },
     #[error("call {url}")]
     Call {
         url: String,
@@ -33,12 +34,6 @@ pub(crate) enum ClientError {
         #[source]
         source: axum::http::Error,
     },
-    #[error("{url} answered something unexpected")]
-    Shape {
-        url: String,
-        #[source]
-        source: serde_json::Error,
-    },
 }
 
 /// An answer, of whatever status.
@@ -47,6 +42,30 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<HeaderValue>,
     pub(crate) body: Bytes,
+}
+
+/// A call, before it is known who answers it.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// With the query.
+    path: String,
+    /// JSON; without one it is a GET.
+    body: Option<Bytes>,
+    /// Whether it may be sent again after a failure.
+    pub(crate) repeatable: bool,
+}
+
+impl Call {
+    /// A GET.
+    pub(crate) fn get(path: &str) -> Self {
+        Self { path: path.to_owned(), body: None, repeatable: true }
+    }
+
+    /// A POST of an order. The risk manager remembers ids: one that has an id is safe to repeat.
+    pub(crate) fn order<T: Serialize>(order: &T, has_id: bool) -> Self {
+        let body = serde_json::to_vec(order).expect("bodies have string keys and no failing serializer");
+        Self { path: "/orders".to_owned(), body: Some(body.into()), repeatable: has_id }
+    }
 }
 
 /// A pool of connections; clones share it.
@@ -69,39 +88,23 @@ impl Client {
         )
     }
 
-    /// GET, the answer as it is.
-    pub(crate) async fn get(&self, url: &str) -> Result<Answer, ClientError> {
-        self.call(url, Request::get(url).body(Full::default())).await
-    }
-
-    /// GET, the answer read as `T` whatever its status is.
-    pub(crate) async fn get_json<T: DeserializeOwned>(&self, url: &str) -> Result<T, ClientError> {
-        let answer = self.get(url).await?;
-        serde_json::from_slice(&answer.body).map_err(|source| ClientError::Shape { url: url.to_owned(), source })
-    }
-
-    /// POST of a JSON body.
-    pub(crate) async fn post<T: Serialize + Sync>(&self, url: &str, body: &T) -> Result<Answer, ClientError> {
-        let body = serde_json::to_vec(body).expect("bodies have string keys and no failing serializer");
-        let request = Request::post(url).header(header::CONTENT_TYPE, "application/json").body(Full::from(body));
-        self.call(url, request).await
-    }
-
-    async fn call(
-        &self,
-        url: &str,
-        request: Result<Request<Full<Bytes>>, axum::http::Error>,
-    ) -> Result<Answer, ClientError> {
-        let request = request.map_err(|source| ClientError::Url { url: url.to_owned(), source })?;
+    /// Sends a call to the service at `base`. The caller bounds its time.
+    pub(crate) async fn send(&self, base: &str, call: &Call) -> Result<Answer, ClientError> {
+        let url = format!("{base}{}", call.path);
+        let request = match &call.body {
+            None => Request::get(&url).body(Full::default()),
+            Some(body) => {
+                let request = Request::post(&url).header(header::CONTENT_TYPE, "application/json");
+                request.body(Full::from(body.clone()))
+            }
+        };
+        let request = request.map_err(|source| ClientError::Url { url: url.clone(), source })?;
         let exchange = async {
             let response = self.0.request(request).await?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_BODY).collect().await?.to_bytes();
             Ok(Answer { status: head.status, content_type: head.headers.get(header::CONTENT_TYPE).cloned(), body })
         };
-        match tokio::time::timeout(TIMEOUT, exchange).await {
-            Ok(answer) => answer.map_err(|source| ClientError::Call { url: url.to_owned(), source }),
-            Err(_) => Err(ClientError::Timeout { url: url.to_owned() }),
-        }
+        exchange.await.map_err(|source| ClientError::Call { url, source })
     }
 }

@@ -38,8 +38,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where state is kept; in memory when absent.
     pub state_dir: Option<PathBuf>,
-    /// Where the other services are: base URLs without a trailing slash.
-    pub peers: BTreeMap<Service, String>,
+    /// Where the other services are, each with one address per replica.
+    pub peers: BTreeMap<Service, Vec<Address>>,
+    /// Where this process is; it prefers replicas there.
+    pub zone: Option<String>,
     /// The version told when no identity file tells one.
     pub service_version: String,
     /// Which copy this is.
@@ -68,6 +70,15 @@ pub struct Config {
     pub instruments: Vec<String>,
     /// What may change while the service runs, as it was at the start.
     pub at_start: Live,
+}
+
+/// One replica of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Base URL without a trailing slash.
+    pub url: String,
+    /// Where it is.
+    pub zone: Option<String>,
 }
 
 /// What a changed configuration file changes without a restart.
@@ -174,6 +185,7 @@ const VARIABLES: &[&str] = &[
     "MARKET_DATA_INGESTOR_URL",
     "STRATEGY_ORCHESTRATOR_URL",
     "API_GATEWAY_URL",
+    "ZONE",
     "SERVICE_VERSION",
     "SERVICE_SLOT",
     "PLIMSOLL_IDENTITY",
@@ -235,7 +247,8 @@ impl Config {
                 LogFormat::Json,
             ),
             state_dir: read.text("STATE_DIR").map(PathBuf::from),
-            peers: services.into_iter().filter_map(|s| Some((s, read.peer(s.url_variable())?))).collect(),
+            peers: services.into_iter().filter_map(|s| Some((s, read.addresses(s.url_variable())?))).collect(),
+            zone: read.zone(),
             service_version: read.text("SERVICE_VERSION").unwrap_or(env!("CARGO_PKG_VERSION")).to_owned(),
             slot: read.choice("SERVICE_SLOT", &[("blue", Some(Slot::Blue)), ("green", Some(Slot::Green))], None),
             identity: read.text("PLIMSOLL_IDENTITY").map(PathBuf::from),

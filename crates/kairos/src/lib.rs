@@ -16,6 +16,7 @@ mod config;
 mod identity;
 mod ledger;
 mod maintenance;
+mod peers;
 mod reload;
 mod risk;
 mod server;
@@ -25,6 +26,8 @@ mod strategy;
 mod telemetry;
 mod walk;
 
-pub use config::{ActivationMode, Config, ConfigError, DeployEnv, Live, LogFormat, Problem, Secret, Service, Slot};
+pub use config::{
+    ActivationMode, Address, Config, ConfigError, DeployEnv, Live, LogFormat, Problem, Secret, Service, Slot,
+};
 pub use maintenance::{CommandError, risk_manager};
 pub use server::{RunError, run};

@@ -119,7 +119,8 @@ async fn live(app: App) -> Result<(), RunError> {
         common::add(router, &app, activation.clone()).merge(lame_duck::routes(&app)).merge(read_only::routes(&app));
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(app::heartbeat(Arc::clone(&app)));
+    let heart = Arc::clone(&app);
+    tasks.spawn(async move { heart.peers.heartbeat().await });
     tasks.spawn(reload::follow(Arc::clone(&app)));
     for work in background {
         tasks.spawn(work);

@@ -1,6 +1,6 @@
 //! Reads values by their rules and collects what is wrong with them. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -8,7 +8,10 @@ use std::str::FromStr;
 
 use axum::http::Uri;
 
-use super::{ActivationMode, Live, Problem};
+use super::{ActivationMode, Address, Live, Problem};
+
+/// Of one service; a call remembers in 64 bits which it has tried.
+const MAX_REPLICAS: usize = 16;
 
 /// Whether a text names an instrument: 1 to 16 capital letters, digits, dots or dashes.
 pub(crate) fn is_instrument(text: &str) -> bool {
@@ -90,23 +93,34 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Services talk plain HTTP to each other, so nothing else is accepted.
-    pub(super) fn peer(&mut self, variable: &'static str) -> Option<String> {
+    /// `url;zone=a,url;zone=b`. Services talk plain HTTP to each other, so nothing else is accepted.
+    pub(super) fn addresses(&mut self, variable: &'static str) -> Option<Vec<Address>> {
         let text = self.text(variable)?;
-        let uri = text.parse::<Uri>().ok();
-        let plain =
-            uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none());
-        if !plain {
-            self.refuse(variable, "an http URL with a host and without a query, such as http://127.0.0.1:8080");
-            return None;
+        let addresses: Option<Vec<Address>> = text.split(',').map(|part| address(part.trim())).collect();
+        let distinct = |all: &Vec<Address>| all.iter().map(|a| &a.url).collect::<BTreeSet<_>>().len() == all.len();
+        let addresses = addresses.filter(|all| all.len() <= MAX_REPLICAS && distinct(all));
+        if addresses.is_none() {
+            self.refuse(
+                variable,
+                "up to 16 different http URLs, comma between, each with a host and without a query, and each with or \
+                 without a zone, such as http://127.0.0.1:8080;zone=a",
+            );
         }
-        Some(text.trim_end_matches('/').to_owned())
+        addresses
+    }
+
+    pub(super) fn zone(&mut self) -> Option<String> {
+        let zone = self.text("ZONE")?;
+        if !is_zone(zone) {
+            self.refuse("ZONE", "1 to 64 letters, digits, dots, dashes or underscores");
+        }
+        Some(zone.to_owned())
     }
 
     pub(super) fn instruments(&mut self) -> Vec<String> {
         let text = self.text("INSTRUMENTS").unwrap_or("AAPL,MSFT,GOOG");
         let list: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-        let distinct: std::collections::BTreeSet<&String> = list.iter().collect();
+        let distinct: BTreeSet<&String> = list.iter().collect();
         // 64 instruments keep 64 rounds in the ring of 4096 ticks: three times what the strategy looks back.
         if list.len() > 64 || distinct.len() != list.len() || !list.iter().all(|name| is_instrument(name)) {
             self.refuse(
@@ -132,6 +146,21 @@ impl Live {
             log_level: read.choice("LOG_LEVEL", &levels, "info"),
         }
     }
+}
+
+fn address(text: &str) -> Option<Address> {
+    let (url, zone) = match text.split_once(';') {
+        Some((url, zone)) => (url.trim(), Some(zone.trim().strip_prefix("zone=").filter(|zone| is_zone(zone))?)),
+        None => (text, None),
+    };
+    let uri = url.parse::<Uri>().ok()?;
+    let plain = uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none();
+    plain.then(|| Address { url: url.trim_end_matches('/').to_owned(), zone: zone.map(str::to_owned) })
+}
+
+fn is_zone(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// Whether a URL's host can only mean the machine that reads it.

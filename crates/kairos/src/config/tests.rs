@@ -33,7 +33,19 @@ fn each_rule_refuses_its_bad_values_by_variable() {
         ("SERVICE_SLOT", &["red"]),
         ("ACTIVATION", &["sometimes"]),
         ("API_ENDPOINT", &["nonsense", "ftp://example.com", "/path"]),
-        ("RISK_MANAGER_URL", &["https://example.com", "risk", "http://h/?q=1"]),
+        (
+            "RISK_MANAGER_URL",
+            &[
+                "https://example.com",
+                "risk",
+                "http://h/?q=1",
+                "http://h,",
+                "http://h,http://h/",
+                "http://h;zone=",
+                "http://h;z=a",
+            ],
+        ),
+        ("ZONE", &["a b", "a,b"]),
         ("LAME_DUCK_MS", &["-1", "600001"]),
         ("DRAIN_GRACE_MS", &["-1", "600001"]),
         ("TICK_MS", &["0"]),
@@ -85,7 +97,17 @@ fn production_refuses_an_endpoint_on_this_machine_but_not_its_peers() {
         ("API_ENDPOINT", "https://localhost.example.com"),
         ("RISK_MANAGER_URL", "http://127.0.0.1:1/"),
     ]);
-    assert_eq!(fine.peers[&Service::RiskManager], "http://127.0.0.1:1");
+    assert_eq!(fine.peers[&Service::RiskManager], [Address { url: "http://127.0.0.1:1".to_owned(), zone: None }]);
+}
+
+#[test]
+fn a_service_has_several_addresses_each_with_or_without_a_zone() {
+    let text = "http://10.0.0.1:80/;zone=eu-1, http://10.0.0.2:80";
+    let config = config(&[("RISK_MANAGER_URL", text), ("ZONE", "eu-1")]);
+    let address = |url: &str, zone: Option<&str>| Address { url: url.to_owned(), zone: zone.map(str::to_owned) };
+    let expected = [address("http://10.0.0.1:80", Some("eu-1")), address("http://10.0.0.2:80", None)];
+    assert_eq!(config.peers[&Service::RiskManager], expected);
+    assert_eq!(config.zone.as_deref(), Some("eu-1"));
 }
 
 #[test]

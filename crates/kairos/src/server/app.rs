@@ -1,16 +1,15 @@
-//! What every part of a process shares, and the heartbeat that keeps it up to date about the others.
+//! What every part of a process shares.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use serde::Serialize;
 use tokio::sync::watch;
 
 use super::connections::Connections;
-use crate::client::Client;
-use crate::config::{Config, Live, Service, Sources};
+use crate::config::{Config, Live, Sources};
+use crate::peers::Peers;
 use crate::reload::Reload;
 use crate::telemetry::{self, Metrics};
 
@@ -25,14 +24,6 @@ pub(crate) enum Phase {
     Stopping,
 }
 
-/// The last heartbeat of a dependency.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Dependency {
-    url: Option<String>,
-    reachable: bool,
-    latency_ms: Option<u64>,
-}
-
 /// What every part of a process shares.
 pub(crate) struct App {
     /// What stays as it is until the end.
@@ -40,7 +31,8 @@ pub(crate) struct App {
     /// What follows its file while the process runs.
     pub(crate) reload: Reload,
     pub(crate) metrics: Metrics,
-    pub(crate) client: Client,
+    /// The services this one calls.
+    pub(crate) peers: Peers,
     pub(crate) phase: watch::Sender<Phase>,
     /// Open web sockets, waited for at the end.
     pub(crate) sockets: watch::Sender<u32>,
@@ -52,22 +44,15 @@ pub(crate) struct App {
     pub(super) read_only: AtomicBool,
     pub(crate) started: Instant,
     pub(crate) started_at: String,
-    dependencies: Mutex<BTreeMap<&'static str, Dependency>>,
 }
 
 impl App {
     pub(super) fn new(config: Config, sources: Sources, values: BTreeMap<String, String>) -> Self {
-        let unknown = |service: &Service| Dependency {
-            url: config.peers.get(service).cloned(),
-            reachable: false,
-            latency_ms: None,
-        };
-        let dependencies = config.service.dependencies().iter().map(|s| (s.name(), unknown(s))).collect();
         let metrics = Metrics::default();
         Self {
             reload: Reload::new(&config, sources, values, metrics.clone()),
+            peers: Peers::new(&config, &metrics),
             metrics,
-            client: Client::new(),
             phase: watch::Sender::new(Phase::Starting),
             sockets: watch::Sender::new(0),
             connections: Connections::default(),
@@ -75,7 +60,6 @@ impl App {
             read_only: AtomicBool::new(config.read_only),
             started: Instant::now(),
             started_at: telemetry::now(),
-            dependencies: Mutex::new(dependencies),
             config,
         }
     }
@@ -83,11 +67,6 @@ impl App {
     /// What may change, as it is now. Whoever uses two values of it takes them from one answer.
     pub(crate) fn live(&self) -> Arc<Live> {
         self.reload.live()
-    }
-
-    /// The last heartbeats.
-    pub(crate) fn dependencies(&self) -> BTreeMap<&'static str, Dependency> {
-        self.dependencies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for the beginning of the end.
@@ -113,24 +92,6 @@ impl App {
         tokio::select! {
             _ = sent_away.wait_for(|on| *on) => {}
             _ = phase.wait_for(|phase| matches!(phase, Phase::Leaving | Phase::Stopping)) => {}
-        }
-    }
-}
-
-/// Asks each dependency for its health every second, for as long as the process lives.
-pub(super) async fn heartbeat(app: Arc<App>) {
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        beat.tick().await;
-        for service in app.config.service.dependencies() {
-            let Some(url) = app.config.peers.get(service) else { continue };
-            let begun = Instant::now();
-            let answer = app.client.get(&format!("{url}/health")).await;
-            let reachable = answer.is_ok_and(|answer| answer.status.is_success());
-            let latency_ms = reachable.then(|| u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-            let beat = Dependency { url: Some(url.clone()), reachable, latency_ms };
-            app.dependencies.lock().unwrap_or_else(PoisonError::into_inner).insert(service.name(), beat);
         }
     }
 }

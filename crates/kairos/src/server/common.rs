@@ -95,7 +95,7 @@ async fn status(State(shared): State<Shared>) -> Json<Value> {
         "log_level": app.live().log_level,
         "config": app.reload.view(),
         "api_endpoint": app.config.api_endpoint,
-        "dependencies": app.dependencies(),
+        "dependencies": app.peers.view(),
         "build": {
             "package": env!("CARGO_PKG_VERSION"),
             "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
@@ -117,6 +117,7 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     for (name, value) in gauges {
         writeln!(text, "# TYPE {name} gauge\n{name} {value}").expect("a string takes all that is written");
     }
+    app.peers.render(&mut text).expect("a string takes all that is written");
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 

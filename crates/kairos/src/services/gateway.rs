@@ -12,8 +12,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Parts, READ_ONLY, refuse};
-use crate::client::{Answer, ClientError};
+use crate::client::{Answer, Call};
 use crate::config::Service;
+use crate::peers::PeerError;
 use crate::server::{App, chain};
 
 pub(super) fn build(app: &Arc<App>) -> Parts {
@@ -30,30 +31,8 @@ pub(super) fn build(app: &Arc<App>) -> Parts {
     Parts { router, activation: None, prepare: Box::new(|| Ok(())), background: Vec::new() }
 }
 
-/// Why a service behind has no answer.
-#[derive(Debug, thiserror::Error)]
-enum UpstreamError {
-    #[error("{} is not set", .0.url_variable())]
-    Unknown(Service),
-    #[error("{} is unreachable", service.name())]
-    Unreachable {
-        service: Service,
-        #[source]
-        source: ClientError,
-    },
-}
-
-fn base(app: &App, service: Service) -> Result<&str, UpstreamError> {
-    app.config.peers.get(&service).map(String::as_str).ok_or(UpstreamError::Unknown(service))
-}
-
-async fn ask(app: &App, service: Service, path: &str) -> Result<Answer, UpstreamError> {
-    let url = format!("{}{path}", base(app, service)?);
-    app.client.get(&url).await.map_err(|source| UpstreamError::Unreachable { service, source })
-}
-
 /// Hands an upstream's answer on as it is, refusals included.
-fn pass_on(answer: Result<Answer, UpstreamError>) -> Response {
+fn pass_on(answer: Result<Answer, PeerError>) -> Response {
     match answer {
         Ok(Answer { status, content_type, body }) => {
             let json = HeaderValue::from_static("application/json");
@@ -88,21 +67,15 @@ async fn order(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> 
             }
         }
     }
-    let service = Service::RiskManager;
-    let answer = match base(&app, service) {
-        Ok(base) => {
-            let sent = app.client.post(&format!("{base}/orders"), &order).await;
-            sent.map_err(|source| UpstreamError::Unreachable { service, source })
-        }
-        Err(error) => Err(error),
-    };
+    let call = Call::order(&order, order["id"].is_string());
+    let answer = app.peers.call(Service::RiskManager, call).await;
     let counter = if answer.is_ok() { "kairos_orders_routed_total" } else { "kairos_orders_unroutable_total" };
     app.metrics.add(counter, 1);
     pass_on(answer)
 }
 
 async fn latest_price(app: &App, instrument: &str) -> Result<f64, String> {
-    let answer = ask(app, Service::MarketDataIngestor, "/prices").await.map_err(|error| chain(&error))?;
+    let answer = app.peers.get(Service::MarketDataIngestor, "/prices").await.map_err(|error| chain(&error))?;
     let prices: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     prices["prices"][instrument]["price"].as_f64().ok_or_else(|| format!("there is no price of {instrument:?}"))
 }
@@ -112,24 +85,24 @@ fn with_query(uri: &axum::http::Uri) -> &str {
 }
 
 async fn orders(State(app): State<Arc<App>>, uri: axum::http::Uri) -> Response {
-    pass_on(ask(&app, Service::RiskManager, with_query(&uri)).await)
+    pass_on(app.peers.get(Service::RiskManager, with_query(&uri)).await)
 }
 
 async fn positions(State(app): State<Arc<App>>) -> Response {
-    pass_on(ask(&app, Service::RiskManager, "/positions").await)
+    pass_on(app.peers.get(Service::RiskManager, "/positions").await)
 }
 
 async fn prices(State(app): State<Arc<App>>) -> Response {
-    pass_on(ask(&app, Service::MarketDataIngestor, "/prices").await)
+    pass_on(app.peers.get(Service::MarketDataIngestor, "/prices").await)
 }
 
 async fn strategies(State(app): State<Arc<App>>) -> Response {
-    pass_on(ask(&app, Service::StrategyOrchestrator, "/strategies").await)
+    pass_on(app.peers.get(Service::StrategyOrchestrator, "/strategies").await)
 }
 
 /// All three answers at once; one that is missing is told in its place and spoils nothing.
 async fn summary(State(app): State<Arc<App>>) -> Json<Value> {
-    let part = async |service, path| match ask(&app, service, path).await {
+    let part = async |service, path| match app.peers.get(service, path).await {
         Ok(answer) => serde_json::from_slice(&answer.body).unwrap_or_default(),
         Err(error) => json!({"reason": chain(&error)}),
     };

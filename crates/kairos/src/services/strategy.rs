@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use super::ingestor::{Tick, Ticks};
 use super::{Parts, StartError};
 use crate::activation::{Activation, Worker};
-use crate::client::ClientError;
+use crate::client::Call;
 use crate::config::Service;
+use crate::peers::PeerError;
 use crate::risk::{Order, Side};
 use crate::server::{App, chain};
 use crate::state::{self, StateError};
@@ -75,14 +76,10 @@ enum Outcome {
 /// Why there are no ticks, or an order has no answer.
 #[derive(Debug, thiserror::Error)]
 enum CallError {
-    #[error("{} is not set", .0.url_variable())]
-    Unknown(Service),
-    #[error("the {} does not answer", service.name())]
-    Call {
-        service: Service,
-        #[source]
-        source: ClientError,
-    },
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error("the market-data-ingestor answered no ticks")]
+    Shape(#[from] serde_json::Error),
     #[error("the risk-manager answered {0}")]
     Status(StatusCode),
 }
@@ -141,16 +138,11 @@ impl Strategy {
         self.path.as_deref().map_or(Ok(None), state::load)
     }
 
-    fn base(&self, service: Service) -> Result<&str, CallError> {
-        self.app.config.peers.get(&service).map(String::as_str).ok_or(CallError::Unknown(service))
-    }
-
     async fn fetch(&self) -> Result<Ticks, CallError> {
-        let service = Service::MarketDataIngestor;
         let since = self.desk().now.last_seq;
-        let url = format!("{}/ticks?since={since}&limit={BATCH}", self.base(service)?);
-        let ticks: Ticks =
-            self.app.client.get_json(&url).await.map_err(|source| CallError::Call { service, source })?;
+        let path = format!("/ticks?since={since}&limit={BATCH}");
+        let answer = self.app.peers.get(Service::MarketDataIngestor, &path).await?;
+        let ticks: Ticks = serde_json::from_slice(&answer.body)?;
         if ticks.active && ticks.last_seq < since {
             tracing::warn!(since, last_seq = ticks.last_seq, "the ticks began anew: windows are forgotten");
             self.desk().now = Saved { last_seq: ticks.last_seq, ..Saved::default() };
@@ -228,10 +220,7 @@ impl Strategy {
 
     /// None when fenced; an error when the risk manager has not decided.
     async fn place(&self, order: &Order, generation: u64) -> Result<Option<Placed>, CallError> {
-        let service = Service::RiskManager;
-        let url = format!("{}/orders", self.base(service)?);
-        let sent = self.app.client.post(&url, order).await;
-        let answer = sent.map_err(|source| CallError::Call { service, source })?;
+        let answer = self.app.peers.call(Service::RiskManager, Call::order(order, true)).await?;
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let stale = body["reason"].as_str().is_some_and(|reason| reason.starts_with("stale generation"));
         match answer.status {

@@ -4,6 +4,7 @@ mod durability;
 mod lame_duck;
 mod lifecycle;
 mod reload;
+mod replicas;
 mod sockets;
 mod support;
 
