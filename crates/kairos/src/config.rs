@@ -10,6 +10,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::ledger::Schema;
+
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where state is kept; in memory when absent.
     pub state_dir: Option<PathBuf>,
+    /// What the risk manager takes itself for.
+    pub(crate) state_schema: Schema,
     /// Where the other services are, each with one address per replica.
     pub peers: BTreeMap<Service, Vec<Address>>,
     /// Where this process is; it prefers replicas there.
@@ -181,6 +185,7 @@ const VARIABLES: &[&str] = &[
     "LOG_FORMAT",
     "LOG_LEVEL",
     "STATE_DIR",
+    "STATE_SCHEMA",
     "RISK_MANAGER_URL",
     "MARKET_DATA_INGESTOR_URL",
     "STRATEGY_ORCHESTRATOR_URL",
@@ -247,6 +252,7 @@ impl Config {
                 LogFormat::Json,
             ),
             state_dir: read.text("STATE_DIR").map(PathBuf::from),
+            state_schema: Schema::new(read.number("STATE_SCHEMA", Some(3), 2..=3)),
             peers: services.into_iter().filter_map(|s| Some((s, read.addresses(s.url_variable())?))).collect(),
             zone: read.zone(),
             service_version: read.text("SERVICE_VERSION").unwrap_or(env!("CARGO_PKG_VERSION")).to_owned(),

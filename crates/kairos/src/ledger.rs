@@ -8,6 +8,7 @@
 mod backup;
 mod import;
 mod replay;
+mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use crate::risk::{Holdings, Limits, Order, Past, Record, Verdict, decide};
 
 pub(crate) use backup::{BackupError, backup, restore, verify};
 pub(crate) use replay::check_state;
+pub(crate) use schema::{Compat, Schema};
 use store::{Reading, Writing};
 
 /// The database's name in the state directory.
@@ -73,6 +75,10 @@ pub(crate) enum LedgerError {
     },
     #[error("pages of the order database were damaged and have been repaired: verify once more")]
     Repaired,
+    #[error("the state needs a version that reads schema {readable_from}: this one reads up to {known}")]
+    TooNew { readable_from: u64, known: u64 },
+    #[error("a state is contracted by a version that reads it afterwards: this one reads up to schema {known}")]
+    CannotContract { known: u64 },
     #[error("there is no order database {}", path.display())]
     Absent { path: PathBuf },
 }
@@ -81,6 +87,8 @@ pub(crate) enum LedgerError {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     database: Database,
+    /// What this process reads up to.
+    schema: Schema,
 }
 
 /// A part of the orders, numbered from 1 in the order of their decisions.
@@ -95,12 +103,12 @@ pub(crate) struct Orders {
 
 impl Ledger {
     /// Opens the database in `directory`, or begins an empty one there or in memory.
-    pub(crate) fn open(directory: Option<&Path>) -> Result<Self, LedgerError> {
+    pub(crate) fn open(directory: Option<&Path>, schema: Schema) -> Result<Self, LedgerError> {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE);
         let Some(directory) = directory else {
             let database = builder.create_with_backend(InMemoryBackend::new());
-            return Self::begin(database.map_err(failed("begin"))?);
+            return Self::begin(database.map_err(failed("begin"))?, schema);
         };
         let path = directory.join(FILE);
         let made = std::fs::create_dir_all(directory);
@@ -114,7 +122,7 @@ impl Ledger {
             path: directory.to_owned(),
             source,
         })?;
-        let ledger = Self::begin(database)?;
+        let ledger = Self::begin(database, schema)?;
         import::earlier_log(&ledger, directory)?;
         Ok(ledger)
     }
@@ -122,11 +130,11 @@ impl Ledger {
     /// Opens the database in `directory`, where there must be one.
     pub(crate) fn existing(directory: &Path) -> Result<Self, LedgerError> {
         let path = directory.join(FILE);
-        if path.exists() { Self::open(Some(directory)) } else { Err(LedgerError::Absent { path }) }
+        if path.exists() { Self::open(Some(directory), Schema::NEWEST) } else { Err(LedgerError::Absent { path }) }
     }
 
-    fn begin(database: Database) -> Result<Self, LedgerError> {
-        let ledger = Self { database };
+    fn begin(database: Database, schema: Schema) -> Result<Self, LedgerError> {
+        let ledger = Self { database, schema };
         ledger.write(|state| {
             state.begin()?;
             Ok::<_, LedgerError>(())
@@ -142,13 +150,15 @@ impl Ledger {
         handled_by: Option<&str>,
         read_only: bool,
     ) -> Result<Verdict, LedgerError> {
+        // Both copies decide by the price that is kept, whichever form it is kept in.
+        let order = order.rounded();
         self.write(|state| {
             let past = Past {
                 known: state.known(&order.id)?,
                 highest: state.highest(order.fence())?,
                 holdings: state.holdings()?,
             };
-            let verdict = decide(order, &past, limits, handled_by);
+            let verdict = decide(&order, &past, limits, handled_by);
             match &verdict {
                 Verdict::Decided(_) if read_only => Ok(Verdict::ReadOnly),
                 Verdict::Decided(record) => {
@@ -157,6 +167,21 @@ impl Ledger {
                 }
                 _ => Ok(verdict),
             }
+        })
+    }
+
+    /// Who can read the state as it is now.
+    pub(crate) fn compat(&self) -> Result<Compat, LedgerError> {
+        self.read(|state| Ok(state.compat()))
+    }
+
+    /// Drops what only versions before this one need. Services of this version go on meanwhile; older ones refuse.
+    pub(crate) fn contract(&self) -> Result<Compat, LedgerError> {
+        self.write(|state| {
+            if self.schema < Schema::NEWEST {
+                return Err(LedgerError::CannotContract { known: self.schema.number() });
+            }
+            state.contract()
         })
     }
 
@@ -197,7 +222,7 @@ impl Ledger {
     /// Runs `work` on a snapshot.
     fn read<T, E: From<LedgerError>>(&self, work: impl FnOnce(&Reading) -> Result<T, E>) -> Result<T, E> {
         let transaction = self.database.begin_read().map_err(failed("begin to read"))?;
-        work(&Reading::new(&transaction)?)
+        work(&Reading::new(&transaction, self.schema)?)
     }
 
     /// Runs `work` alone over all processes. What it has written stands, synced, when this returns; after an error, and
@@ -205,7 +230,7 @@ impl Ledger {
     fn write<T, E: From<LedgerError>>(&self, work: impl FnOnce(&mut Writing) -> Result<T, E>) -> Result<T, E> {
         let transaction = self.database.begin_write().map_err(failed("begin to write"))?;
         let (done, changed) = {
-            let mut state = Writing::new(&transaction)?;
+            let mut state = Writing::new(&transaction, self.schema)?;
             (work(&mut state)?, state.changed())
         };
         if changed {

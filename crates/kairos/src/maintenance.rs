@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::config::{Config, ConfigError, Service};
-use crate::ledger::{self, BackupError, Ledger};
+use crate::ledger::{self, BackupError, Ledger, Schema};
 use crate::server::{RunError, chain, run};
 
 /// Decides orders and keeps them. Without a command it serves, as its variables say.
@@ -36,6 +36,10 @@ enum Command {
         /// What `backup` wrote.
         dir: PathBuf,
     },
+    /// Tell which versions can read the state: one whose own `schema` is at least `readable_from`.
+    Compat,
+    /// Drop what only the version before needs: it refuses the state from then on. There is no way back.
+    Contract,
 }
 
 /// Why the command failed.
@@ -101,8 +105,16 @@ impl Command {
             Self::Restore { dir } => {
                 let state = Config::state_directory()?;
                 // Also when the state is unusable, what is wrong with the backup is told first.
-                let restored = ledger::verify(dir).and_then(|_| Ok(Ledger::open(Some(&state))?));
+                let restored = ledger::verify(dir).and_then(|_| Ok(Ledger::open(Some(&state), Schema::NEWEST)?));
                 restored.and_then(|ledger| ledger::restore(&ledger, dir)).map(|manifest| json!(manifest))
+            }
+            Self::Compat => {
+                let ledger = Ledger::existing(&Config::state_directory()?);
+                ledger.and_then(|ledger| ledger.compat()).map(|compat| json!(compat)).map_err(BackupError::from)
+            }
+            Self::Contract => {
+                let ledger = Ledger::existing(&Config::state_directory()?);
+                ledger.and_then(|ledger| ledger.contract()).map(|compat| json!(compat)).map_err(BackupError::from)
             }
         };
         done.map_err(|error| CommandError::State { action: self.action(), source: error.into() })
@@ -114,6 +126,8 @@ impl Command {
             Self::Verify { dir: Some(dir) } => format!("verify the backup {}", dir.display()),
             Self::Verify { dir: None } => "verify the state".to_owned(),
             Self::Restore { dir } => format!("restore the backup {}", dir.display()),
+            Self::Compat => "tell who can read the state".to_owned(),
+            Self::Contract => "contract the state".to_owned(),
         }
     }
 }

@@ -39,6 +39,18 @@ pub(crate) struct Order {
 }
 
 impl Order {
+    /// This order at a price of whole millionths, as it is kept.
+    pub(crate) fn rounded(&self) -> Self {
+        Self { price: price_of(self.price_micros()), ..self.clone() }
+    }
+
+    /// The price in millionths. What is no price at all is 0.
+    pub(crate) fn price_micros(&self) -> i64 {
+        #[expect(clippy::cast_possible_truncation, reason = "a price is at most 10^9; what is beyond is refused")]
+        let micros = (self.price * 1e6).round() as i64;
+        micros
+    }
+
     /// Whose generations this order is compared with: blue and green are one placer.
     pub(crate) fn fence(&self) -> &str {
         match (self.placer.as_deref(), self.placed_by.as_deref()) {
@@ -82,6 +94,13 @@ impl Order {
         }
         None
     }
+}
+
+/// A price kept in millionths. They are at most 10^15, which a floating-point number holds exactly.
+pub(crate) fn price_of(micros: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "at most 10^15")]
+    let micros = micros as f64;
+    micros / 1e6
 }
 
 /// A decision that stands.

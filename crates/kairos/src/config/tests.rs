@@ -52,6 +52,7 @@ fn each_rule_refuses_its_bad_values_by_variable() {
         ("INSTRUMENTS", &["aapl", "AAPL,,MSFT", "AAPL,AAPL"]),
         ("ORDER_SIZE", &["0"]),
         ("SEED", &["x"]),
+        ("STATE_SCHEMA", &["1", "4"]),
         ("LOG_LEVEL", &["loud"]),
         ("KAIROS_API_KEY_GRACE_MS", &["-1"]),
     ];

@@ -4,7 +4,7 @@ use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, StorageError, Table, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::{LedgerError, failed};
+use super::{Compat, LedgerError, Schema, failed};
 use crate::risk::{Holding, Holdings, Record};
 
 /// Decisions by number, from 1 without a gap, as JSON.
@@ -19,22 +19,38 @@ const FENCES: TableDefinition<&str, u64> = TableDefinition::new("fences");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// In `META`: how many bytes of an earlier order log have been taken over.
 const IMPORTED: &str = "imported_bytes";
+/// In `META`: the newest schema that has been written.
+const SCHEMA: &str = "schema";
+/// In `META`: the oldest schema whose versions can read it all.
+const READABLE_FROM: &str = "readable_from";
 
 /// A snapshot.
 pub(super) struct Reading {
     orders: ReadOnlyTable<u64, &'static [u8]>,
     holdings: ReadOnlyTable<&'static str, &'static [u8]>,
+    compat: Compat,
 }
 
 impl Reading {
-    pub(super) fn new(transaction: &ReadTransaction) -> Result<Self, LedgerError> {
-        let open = || {
-            Ok::<_, TableError>(Self {
-                orders: transaction.open_table(ORDERS)?,
-                holdings: transaction.open_table(HOLDINGS)?,
-            })
-        };
-        open().map_err(failed("open the tables"))
+    /// Refuses a state that a process of `schema` cannot read.
+    pub(super) fn new(transaction: &ReadTransaction, schema: Schema) -> Result<Self, LedgerError> {
+        let meta = transaction.open_table(META).map_err(failed("open the tables"))?;
+        let compat = compat(&meta, schema)?;
+        let open = || Ok::<_, TableError>((transaction.open_table(ORDERS)?, transaction.open_table(HOLDINGS)?));
+        let (orders, holdings) = open().map_err(failed("open the tables"))?;
+        Ok(Self { orders, holdings, compat })
+    }
+
+    /// Who can read this.
+    pub(super) fn compat(&self) -> Compat {
+        self.compat
+    }
+
+    /// All decisions as they are kept.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let rows = self.orders.iter().map_err(failed("read the orders"))?;
+        rows.map(|row| Ok(row.map_err(failed("read the orders"))?.1.value().to_vec())).collect()
     }
 
     /// The number of the last decision; 0 when there is none.
@@ -50,7 +66,7 @@ impl Reading {
         let rows = self.orders.range(first..).map_err(failed("read the orders"))?;
         Ok(rows.map(|row| {
             let (number, record) = row.map_err(failed("read the orders"))?;
-            parse(number.value(), record.value())
+            parse(self.compat, number.value(), record.value())
         }))
     }
 
@@ -66,18 +82,23 @@ pub(super) struct Writing<'t> {
     holdings: Table<'t, &'static str, &'static [u8]>,
     fences: Table<'t, &'static str, u64>,
     meta: Table<'t, &'static str, u64>,
+    compat: Compat,
     changed: bool,
 }
 
 impl<'t> Writing<'t> {
-    pub(super) fn new(transaction: &'t WriteTransaction) -> Result<Self, LedgerError> {
+    /// Refuses a state that a process of `schema` cannot read.
+    pub(super) fn new(transaction: &'t WriteTransaction, schema: Schema) -> Result<Self, LedgerError> {
+        let meta = transaction.open_table(META).map_err(failed("open the tables"))?;
+        let compat = compat(&meta, schema)?;
         let open = || {
             Ok::<_, TableError>(Self {
                 orders: transaction.open_table(ORDERS)?,
                 ids: transaction.open_table(IDS)?,
                 holdings: transaction.open_table(HOLDINGS)?,
                 fences: transaction.open_table(FENCES)?,
-                meta: transaction.open_table(META)?,
+                meta,
+                compat,
                 changed: false,
             })
         };
@@ -89,19 +110,36 @@ impl<'t> Writing<'t> {
         self.changed
     }
 
-    /// Makes a new database one that can be read.
+    /// Makes a new database one that can be read, and notes that this process's schema is written from now on.
     pub(super) fn begin(&mut self) -> Result<(), LedgerError> {
-        if self.meta.get(IMPORTED).map_err(failed("read"))?.is_none() {
-            self.set_imported(0)?;
+        let written = value(self.meta.get(SCHEMA))?.unwrap_or(0);
+        if written < self.compat.schema.number() {
+            self.set(SCHEMA, self.compat.schema.number())?;
+            self.set(READABLE_FROM, self.compat.readable_from.number())?;
         }
         Ok(())
+    }
+
+    /// Drops from every decision what only versions before this one need.
+    pub(super) fn contract(&mut self) -> Result<Compat, LedgerError> {
+        self.compat.readable_from = self.compat.schema;
+        for number in 1..=self.last()? {
+            let row = self.orders.get(number).map_err(failed("read an order"))?;
+            let record = row.map(|row| parse(self.compat, number, row.value())).transpose()?;
+            if let Some(record) = record {
+                let text = self.compat.encode(&record);
+                self.orders.insert(number, text.as_slice()).map_err(failed("write an order"))?;
+            }
+        }
+        self.set(READABLE_FROM, self.compat.readable_from.number())?;
+        Ok(self.compat)
     }
 
     /// The decision an order of this id has.
     pub(super) fn known(&self, id: &str) -> Result<Option<Record>, LedgerError> {
         let Some(number) = value(self.ids.get(id))? else { return Ok(None) };
         let record = self.orders.get(number).map_err(failed("read an order"))?;
-        record.map(|record| parse(number, record.value())).transpose()
+        record.map(|record| parse(self.compat, number, record.value())).transpose()
     }
 
     /// The highest generation of a placer.
@@ -121,7 +159,7 @@ impl<'t> Writing<'t> {
     pub(super) fn add(&mut self, record: &Record) -> Result<(), LedgerError> {
         let number = self.last()? + 1;
         let order = &record.order;
-        let text = serde_json::to_vec(record).expect("a record has string keys and finite numbers");
+        let text = self.compat.encode(record);
         let highest = self.highest(order.fence())?;
         let held = if record.accepted { Some(self.traded(record)?) } else { None };
         self.changed = true;
@@ -154,8 +192,12 @@ impl<'t> Writing<'t> {
     }
 
     pub(super) fn set_imported(&mut self, bytes: u64) -> Result<(), LedgerError> {
+        self.set(IMPORTED, bytes)
+    }
+
+    fn set(&mut self, key: &str, value: u64) -> Result<(), LedgerError> {
         self.changed = true;
-        self.meta.insert(IMPORTED, bytes).map_err(failed("write"))?;
+        self.meta.insert(key, value).map_err(failed("write"))?;
         Ok(())
     }
 }
@@ -164,6 +206,11 @@ type Found<'a> = Result<Option<redb::AccessGuard<'a, u64>>, StorageError>;
 
 fn value(found: Found<'_>) -> Result<Option<u64>, LedgerError> {
     Ok(found.map_err(failed("read"))?.map(|guard| guard.value()))
+}
+
+fn compat(meta: &impl ReadableTable<&'static str, u64>, schema: Schema) -> Result<Compat, LedgerError> {
+    let readable_from = value(meta.get(READABLE_FROM))?.map_or(Schema::OLDEST, Schema::new);
+    Compat { schema, readable_from }.check()
 }
 
 fn last(orders: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, LedgerError> {
@@ -184,6 +231,6 @@ fn holding(instrument: &str, text: &[u8]) -> Result<Holding, LedgerError> {
         .map_err(|source| LedgerError::DamagedHolding { instrument: instrument.to_owned(), source })
 }
 
-fn parse(number: u64, text: &[u8]) -> Result<Record, LedgerError> {
-    serde_json::from_slice(text).map_err(|source| LedgerError::Damaged { number, source })
+fn parse(compat: Compat, number: u64, text: &[u8]) -> Result<Record, LedgerError> {
+    compat.decode(text).map_err(|source| LedgerError::Damaged { number, source })
 }

@@ -25,7 +25,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 fn open(directory: &tempfile::TempDir) -> Ledger {
-    Ledger::open(Some(directory.path())).expect("opened")
+    Ledger::open(Some(directory.path()), Schema::NEWEST).expect("opened")
 }
 
 fn place(ledger: &Ledger, id: &str) -> Verdict {
@@ -72,7 +72,7 @@ fn an_id_decided_by_one_process_is_known_to_the_other() {
 
 #[test]
 fn a_read_only_ledger_decides_nothing_new_and_tells_what_was_decided() {
-    let ledger = Ledger::open(None).expect("opened");
+    let ledger = Ledger::open(None, Schema::NEWEST).expect("opened");
     place(&ledger, "1");
     let read_only = |id: &str| ledger.decide(&order(id), LIMITS, None, true).expect("answered");
     assert_eq!(read_only("2"), Verdict::ReadOnly);
@@ -82,7 +82,7 @@ fn a_read_only_ledger_decides_nothing_new_and_tells_what_was_decided() {
 
 #[test]
 fn pages_of_orders_begin_after_the_one_that_is_known_and_end_at_the_limit() {
-    let ledger = Ledger::open(None).expect("opened");
+    let ledger = Ledger::open(None, Schema::NEWEST).expect("opened");
     for id in ["1", "2", "3"] {
         place(&ledger, id);
     }
@@ -121,7 +121,7 @@ fn an_earlier_order_log_is_taken_over_and_what_comes_later_at_the_next_start() {
     assert_eq!(position(&open(&directory)), 2, "once");
 
     std::fs::write(&path, format!("{}{}nonsense\n", line("1", 1), line("2", 2))).expect("written");
-    let refused = Ledger::open(Some(directory.path()));
+    let refused = Ledger::open(Some(directory.path()), Schema::NEWEST);
     assert!(matches!(refused, Err(LedgerError::DamagedLine { .. })), "{refused:?}");
 }
 
@@ -129,7 +129,7 @@ fn an_earlier_order_log_is_taken_over_and_what_comes_later_at_the_next_start() {
 fn a_file_that_is_no_database_is_refused() {
     let directory = directory();
     std::fs::write(directory.path().join(FILE), "nonsense".repeat(1000)).expect("written");
-    assert!(matches!(Ledger::open(Some(directory.path())), Err(LedgerError::Open { .. })));
+    assert!(matches!(Ledger::open(Some(directory.path()), Schema::NEWEST), Err(LedgerError::Open { .. })));
 }
 
 /// A state of three orders, and a backup of it.
@@ -146,7 +146,7 @@ fn backed_up() -> (tempfile::TempDir, PathBuf, Ledger) {
 
 fn refusal(backup: &Path) -> String {
     let refused = verify(backup).expect_err("damaged");
-    let empty = Ledger::open(None).expect("opened");
+    let empty = Ledger::open(None, Schema::NEWEST).expect("opened");
     assert_eq!(restore(&empty, backup).expect_err("damaged").to_string(), refused.to_string());
     assert_eq!(empty.orders(0, 1).expect("readable").total, 0, "nothing was restored");
     crate::server::chain(&refused)
@@ -232,7 +232,7 @@ fn a_backup_is_never_written_over_another() {
 
 #[test]
 fn a_state_that_contradicts_itself_is_found() {
-    let mut ledger = Ledger::open(None).expect("opened");
+    let mut ledger = Ledger::open(None, Schema::NEWEST).expect("opened");
     place(&ledger, "1");
     let Ok(Verdict::Known(record)) = ledger.decide(&order("1"), LIMITS, None, false) else { panic!("known") };
     let skipped = Record { position: 3, order: order("2"), ..record };

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{Page, Parts, READ_ONLY, refuse};
 use crate::config::Live;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Compat, Ledger, LedgerError};
 use crate::risk::{Limits, Order, Record, Verdict, total_profit};
 use crate::server::{App, chain};
 
@@ -39,9 +39,10 @@ pub(super) fn build(app: &Arc<App>) -> Parts {
     let router = Router::new()
         .route("/orders", get(orders).post(order))
         .route("/positions", get(positions))
+        .route("/_plimsoll/compat", get(compat))
         .with_state(Arc::clone(&desk));
     let prepare = Box::new(move || {
-        let ledger = Ledger::open(desk.app.config.state_dir.as_deref())?;
+        let ledger = Ledger::open(desk.app.config.state_dir.as_deref(), desk.app.config.state_schema)?;
         *desk.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
         Ok(())
     });
@@ -169,6 +170,11 @@ async fn positions(State(desk): State<Arc<Desk>>) -> Result<Json<Value>, Unavail
         }))
     });
     told.await.map(Json)
+}
+
+/// Which versions can read the state as it is now.
+async fn compat(State(desk): State<Arc<Desk>>) -> Result<Json<Compat>, Unavailable> {
+    desk.with_ledger(|ledger, _| ledger.compat()).await.map(Json)
 }
 
 /// Orders are numbered from 1 in the order of their decisions; `since` is the last number a reader has.

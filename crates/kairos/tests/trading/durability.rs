@@ -92,16 +92,16 @@ fn kill_9_under_load_loses_no_acknowledged_order_in_any_round() {
     assert_eq!(position(&last), all, "positions follow from the orders");
 }
 
-fn run(state: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(state: &Path, arguments: &[&str]) -> Output {
     command(RISK, &[("STATE_DIR", text(state))]).args(arguments).output().expect("ran")
 }
 
-fn printed(output: &Output) -> Value {
+pub(crate) fn printed(output: &Output) -> Value {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-fn refused(output: &Output, code: i32) -> String {
+pub(crate) fn refused(output: &Output, code: i32) -> String {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{message}");
     message

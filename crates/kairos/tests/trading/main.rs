@@ -5,6 +5,7 @@ mod lame_duck;
 mod lifecycle;
 mod reload;
 mod replicas;
+mod schema;
 mod sockets;
 mod support;
 
