@@ -16,6 +16,7 @@ mod config;
 mod identity;
 mod ledger;
 mod maintenance;
+mod metrics;
 mod peers;
 mod reload;
 mod risk;

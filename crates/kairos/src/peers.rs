@@ -10,7 +10,6 @@ mod choice;
 mod retry;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use tower::retry::budget::TpsBudget;
 
 use crate::client::{Answer, Call, Client, ClientError};
 use crate::config::{Config, Service};
-use crate::telemetry::Metrics;
+use crate::metrics::{Metrics, ReplicaLabels};
 use balance::{Balance, Replica};
 use retry::{Attempt, Policy};
 
@@ -136,21 +135,14 @@ impl Peers {
         self.all.iter().map(|(service, peer)| (service.name(), view(peer))).collect()
     }
 
-    /// The same as metrics.
-    pub(crate) fn render(&self, text: &mut String) -> fmt::Result {
-        let view = self.view();
-        let replicas = || view.iter().flat_map(|(name, view)| view.replicas.iter().map(move |replica| (name, replica)));
-        writeln!(text, "# TYPE kairos_replica_healthy gauge")?;
-        for (name, replica) in replicas() {
-            let zone = replica.zone.as_deref().unwrap_or_default();
-            let (url, healthy) = (&replica.url, u8::from(replica.healthy));
-            writeln!(text, "kairos_replica_healthy{{service=\"{name}\",url=\"{url}\",zone=\"{zone}\"}} {healthy}")?;
+    /// Puts the same into the metrics.
+    pub(crate) fn measure(&self) {
+        for (service, view) in self.view() {
+            for replica in view.replicas {
+                let (service, zone) = (service.to_owned(), replica.zone.unwrap_or_default());
+                let labels = ReplicaLabels { service, url: replica.url, zone };
+                self.metrics.set_replica(&labels, replica.healthy, replica.circuit.number());
+            }
         }
-        writeln!(text, "# TYPE kairos_circuit_state gauge")?;
-        for (name, replica) in replicas() {
-            let (url, state) = (&replica.url, replica.circuit.number());
-            writeln!(text, "kairos_circuit_state{{service=\"{name}\",url=\"{url}\"}} {state}")?;
-        }
-        Ok(())
     }
 }

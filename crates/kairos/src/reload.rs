@@ -18,8 +18,9 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, ConfigError, LIVE, Live, Service, Sources, read_key};
+use crate::metrics::Metrics;
 use crate::server::{App, chain};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry;
 use keys::Keys;
 
 /// A change is over when nothing has happened for so long: an editor writes in several steps.

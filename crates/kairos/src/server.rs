@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::activation::{Activation, ActivationError};
 use crate::config::{ActivationMode, Config, ConfigError, Service, Sources};
+use crate::metrics;
 use crate::reload;
 use crate::services::{self, Parts, StartError};
 use crate::telemetry;
@@ -205,7 +206,7 @@ async fn serve(listener: TcpListener, router: Router, app: Arc<App>) -> std::io:
     );
     // Orders are below one kilobyte; 64 leave room for whatever a client adds.
     let router = router
-        .layer(from_fn_with_state(app.metrics.clone(), telemetry::measure))
+        .layer(from_fn_with_state(app.metrics.clone(), metrics::measure))
         .layer(from_fn_with_state(Arc::clone(&app), lame_duck::say_close))
         .layer(DefaultBodyLimit::max(64 * 1024));
     axum::serve(listener, router).with_graceful_shutdown(async move { app.stopping().await }).into_future().await

@@ -17,7 +17,7 @@ use super::choice::{Candidate, Condition, choose};
 use super::retry::Attempt;
 use crate::client::{Answer, Call, Client, ClientError, TIMEOUT};
 use crate::config::Address;
-use crate::telemetry::Metrics;
+use crate::metrics::Metrics;
 
 /// Heartbeats in a row without an answer that eject a replica: one may be lost on a busy machine.
 const MISSED: u32 = 2;

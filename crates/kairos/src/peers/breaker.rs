@@ -10,7 +10,7 @@ use serde::Serialize;
 use tower::{BoxError, Layer, Service};
 
 use crate::client::{Answer, Call};
-use crate::telemetry::Metrics;
+use crate::metrics::Metrics;
 
 /// Failures in a row that open a circuit.
 const FAILURES: u32 = 5;

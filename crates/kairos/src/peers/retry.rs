@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 use tower::retry::budget::{Budget, TpsBudget};
 
 use crate::client::{Answer, Call, ClientError};
-use crate::telemetry::Metrics;
+use crate::metrics::Metrics;
 
 /// How often a call is sent at most. With the timeout of each it bounds the whole call.
 const ATTEMPTS: u32 = 3;

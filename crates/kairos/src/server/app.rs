@@ -9,9 +9,10 @@ use tokio::sync::watch;
 
 use super::connections::Connections;
 use crate::config::{Config, Live, Sources};
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::reload::Reload;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry;
 
 /// How far the process's life is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

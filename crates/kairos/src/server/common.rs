@@ -1,6 +1,5 @@
 //! The routes every service has: health, readiness, status, metrics, version, activation, and two diagnostics.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use super::{App, Phase, chain};
 use crate::activation::{Activation, ActivationError, View};
 use crate::identity;
+use crate::metrics::CONTENT_TYPE;
 
 /// The longest answer of `/slow`.
 const SLOWEST: Duration = Duration::from_secs(30);
@@ -107,18 +107,13 @@ async fn status(State(shared): State<Shared>) -> Json<Value> {
 
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let app = &shared.app;
-    let mut text = app.metrics.render();
-    let gauges = [
-        ("kairos_active", u64::from(shared.active())),
-        ("kairos_read_only", u64::from(app.is_read_only())),
-        ("kairos_config_valid", u64::from(app.reload.is_valid())),
-        ("kairos_uptime_seconds", app.started.elapsed().as_secs()),
-    ];
-    for (name, value) in gauges {
-        writeln!(text, "# TYPE {name} gauge\n{name} {value}").expect("a string takes all that is written");
-    }
-    app.peers.render(&mut text).expect("a string takes all that is written");
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    let uptime = i64::try_from(app.started.elapsed().as_secs()).unwrap_or(i64::MAX);
+    app.metrics.set("kairos_active", i64::from(shared.active()));
+    app.metrics.set("kairos_read_only", i64::from(app.is_read_only()));
+    app.metrics.set("kairos_config_valid", i64::from(app.reload.is_valid()));
+    app.metrics.set("kairos_uptime_seconds", uptime);
+    app.peers.measure();
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], app.metrics.render())
 }
 
 async fn version(State(shared): State<Shared>) -> Json<Value> {

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use super::{Page, Parts, StartError};
 use crate::activation::{Activation, Worker};
 use crate::config::{Config, is_instrument};
+use crate::metrics::Metrics;
 use crate::server::{App, chain};
 use crate::state::{self, StateError};
-use crate::telemetry::Metrics;
 use crate::walk;
 
 /// Ticks kept for readers: with three instruments and ten rounds a second, more than two minutes.
