@@ -36,6 +36,7 @@ mod watching;
 mod workload;
 mod world;
 
+pub mod manifest;
 pub mod names;
 
 pub use cluster::Access;
