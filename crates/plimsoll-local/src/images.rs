@@ -30,6 +30,36 @@ pub struct Rootfs {
     pub cwd: PathBuf,
 }
 
+/// What a slot runs, and thereby how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Payload {
+    /// An unpacked image, as processes of this machine.
+    Rootfs(Rootfs),
+    /// The image itself, as containers.
+    Image {
+        /// The socket of the engine that runs them.
+        engine: PathBuf,
+        /// The image, by digest.
+        image: ImageRef,
+    },
+}
+
+impl Payload {
+    /// The engine of containers.
+    pub fn engine(&self) -> Option<&Path> {
+        match self {
+            Self::Rootfs(_) => None,
+            Self::Image { engine, .. } => Some(engine),
+        }
+    }
+
+    /// Whether both are run in the same way; of unpacked images the digest tells which is which.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.engine() == other.engine()
+    }
+}
+
 /// Where images come from.
 pub trait ImageSource: Send + Sync {
     /// Makes the image with this digest ready to be started on `platform`; does nothing when it is ready already.

@@ -6,6 +6,6 @@ mod images;
 pub mod supervisor;
 mod target;
 
-pub use images::{ImageSource, OciImages, Rootfs};
+pub use images::{ImageSource, OciImages, Payload, Rootfs};
 pub use supervisor::LocalPaths;
 pub use target::{LocalTarget, SecretSource};

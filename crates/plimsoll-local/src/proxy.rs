@@ -13,6 +13,7 @@ mod accept;
 mod body;
 mod client;
 mod control;
+mod door;
 mod forward;
 mod frames;
 mod head;
@@ -29,6 +30,7 @@ mod wire;
 
 pub use client::{ProxyClient, ProxyClientError};
 pub use control::{Drained, FromProxy, Hello, ToProxy};
+pub use door::{Door, DoorError};
 pub use listener_set::{ListenError, ListenerSet};
 pub use serve::{ProxyError, ProxyOptions, serve};
 pub use stats::{BUCKETS, Histogram, SlotStats, upper_bound_us};

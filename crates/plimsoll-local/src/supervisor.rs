@@ -4,31 +4,38 @@
 //! One per state directory. When it dies, its children and the proxy go on; the next one finds them again by process
 //! id, start time and boot. It decides nothing about releases: it does what [`crate::LocalTarget`] asks, and keeps it so.
 
+mod asking;
 mod backoff;
 mod core;
 mod cutover;
 mod handover;
+mod identity;
 mod lease;
 mod logs;
 mod paths;
 mod peek;
+mod place;
 mod ports;
 mod probe;
+mod processes;
 pub(crate) mod protocol;
 mod proxy_child;
 mod recover;
 mod registry;
 mod replica;
 mod router;
+mod running;
+mod runtime;
 mod server;
-mod spawn;
 mod state;
 mod traffic;
 mod verbs;
 mod view;
 
 pub use paths::LocalPaths;
-pub use protocol::Hello;
+pub use place::{ReplicaKey, SlotKey, project};
+pub use protocol::{Hello, SecretValues};
+pub use runtime::{Container, Doing, Inside, Instance, Keep, Login, Order, Place, Running, Runtime, RuntimeError};
 pub use state::StateError;
 
 pub(crate) use logs::{open as open_log, tail as tail_log};
@@ -37,7 +44,7 @@ pub(crate) use peek::peek;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use std::{fs::File, io, path::PathBuf};
+use std::{fs::File, io, path::PathBuf, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How a helper process is started: an executable with arguments.
@@ -50,10 +57,12 @@ pub struct Launch {
 }
 
 /// What a supervisor must know beside its state directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How the proxy is started; it finds its connection to the supervisor on standard input.
     pub proxy: Launch,
+    /// How containers are run, where this executable can.
+    pub containers: Option<Arc<dyn Runtime>>,
 }
 
 /// Why a supervisor does not run.
@@ -86,7 +95,7 @@ pub enum ServeError {
 
 /// Whether a process that the state names still runs. A state that cannot be read may name some.
 pub(crate) fn anything_runs(paths: &LocalPaths) -> bool {
-    state::load(&paths.state_file()).map_or(true, |loaded| loaded.state.processes().any(|p| p.adopt().is_some()))
+    state::load(&paths.state_file()).map_or(true, |loaded| loaded.state.anything_runs())
 }
 
 /// Runs the supervisor of `paths` until it is told to end, by its socket or by SIGTERM. Children go on then, unless it was

@@ -3,9 +3,9 @@
 mod client;
 
 use crate::{
-    images::ImageSource,
+    images::{ImageSource, Payload},
     supervisor::{
-        self, Hello, Launch, LocalPaths,
+        self, Hello, Launch, LocalPaths, Login,
         protocol::{Answer, Request, SecretValues, StandUp, Verb, broken, refused},
     },
 };
@@ -15,18 +15,28 @@ use plimsoll_deploy::{
     CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Probed, Release, ServiceSpec,
     SlotView, Target, TargetError, TargetKind,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use plimsoll_oci::{AuthSource, Credentials};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 /// Resolves the name of a secret's source to its value, at the moment a process is started.
 pub type SecretSource = Arc<dyn Fn(&str) -> Result<Secret, String> + Send + Sync>;
 
-/// One environment made of processes of this machine.
+/// One environment made of processes of this machine, or of its containers.
 #[derive(Clone)]
 pub struct LocalTarget {
     environment: EnvironmentName,
     client: Client,
-    images: Arc<dyn ImageSource>,
+    images: Images,
     secrets: SecretSource,
+}
+
+/// Who fetches the images, and thereby what a replica is.
+#[derive(Clone)]
+enum Images {
+    /// This command; a replica is a process.
+    Unpacked(Arc<dyn ImageSource>),
+    /// The container engine with this socket, with a login from here; a replica is a container.
+    Engine(PathBuf, AuthSource),
 }
 
 impl LocalTarget {
@@ -39,7 +49,20 @@ impl LocalTarget {
         images: Arc<dyn ImageSource>,
         secrets: SecretSource,
     ) -> Self {
-        Self { environment, client: Client::new(paths, supervisor), images, secrets }
+        Self { environment, client: Client::new(paths, supervisor), images: Images::Unpacked(images), secrets }
+    }
+
+    /// The same with containers instead of processes, run by the engine that listens on the socket `engine`, which pulls with
+    /// what `auth` holds for the image's registry. The supervisor must have been given [`supervisor::Options::containers`].
+    pub fn in_containers(
+        paths: LocalPaths,
+        environment: EnvironmentName,
+        supervisor: Launch,
+        engine: PathBuf,
+        auth: AuthSource,
+        secrets: SecretSource,
+    ) -> Self {
+        Self { environment, client: Client::new(paths, supervisor), images: Images::Engine(engine, auth), secrets }
     }
 
     /// Who the supervisor is; starts one when none answers.
@@ -111,7 +134,10 @@ macro_rules! expect {
 
 impl Target for LocalTarget {
     fn kind(&self) -> TargetKind {
-        TargetKind::Local
+        match self.images {
+            Images::Unpacked(_) => TargetKind::Local,
+            Images::Engine(..) => TargetKind::Docker,
+        }
     }
 
     fn environment(&self) -> &EnvironmentName {
@@ -151,8 +177,21 @@ impl Target for LocalTarget {
                 refused(format!("run {}", spec.name), "this machine is neither linux/amd64 nor linux/arm64")
             })?;
             let secrets = self.secrets_of(spec)?;
-            let rootfs = self.images.fetch(&spec.image, &spec.digest, platform).await?;
-            let wish = StandUp { spec: spec.clone(), slot, release: release.clone(), rootfs, secrets };
+            let (payload, login) = match &self.images {
+                Images::Unpacked(images) => {
+                    (Payload::Rootfs(images.fetch(&spec.image, &spec.digest, platform).await?), None)
+                }
+                Images::Engine(engine, auth) => {
+                    let found = auth.lookup(&spec.image.registry);
+                    let found = found.map_err(|e| broken(format!("log in to {}", spec.image.registry), e))?;
+                    let login = found.map(|Credentials { username, password }| {
+                        let password = password.expose().to_owned();
+                        Login { username, password }
+                    });
+                    (Payload::Image { engine: engine.clone(), image: spec.image.at(spec.digest.clone()) }, login)
+                }
+            };
+            let wish = StandUp { spec: spec.clone(), slot, release: release.clone(), payload, secrets, login };
             expect!(self.verb(Verb::StandUp(Box::new(wish))).await?, Slot).map(|view| *view)
         })
     }

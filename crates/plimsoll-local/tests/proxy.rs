@@ -8,7 +8,7 @@ use axum::{
 use futures_util::{SinkExt, StreamExt, stream};
 use plimsoll_core::Slot;
 use plimsoll_local::proxy::{
-    Backend, ListenerKey, ListenerSet, Pause, ProxyClient, ProxyClientError, ProxyError, ProxyOptions, Route,
+    Backend, Door, ListenerKey, ListenerSet, Pause, ProxyClient, ProxyClientError, ProxyError, ProxyOptions, Route,
     RoutingTable, SlotStats, serve,
 };
 use std::{
@@ -495,7 +495,7 @@ async fn a_second_proxy_takes_the_listeners_over_while_clients_call() {
     // A new supervisor finds the proxy by its socket, and supersedes the old one.
     let supervisor = ProxyClient::connect(&first.directory.path().join("proxy.sock")).await.unwrap();
     let listeners = supervisor.take_listeners().await.unwrap();
-    assert_eq!(supervisor.hello().await.unwrap().listeners, [key()]);
+    assert_eq!(supervisor.hello().await.unwrap().listeners, [Door::from(key())]);
     let (ours, theirs) = StdUnixStream::pair().unwrap();
     let path = first.directory.path().join("proxy.sock");
     let second = tokio::spawn(async move { serve(theirs, &path, ProxyOptions::default()).await });
@@ -526,7 +526,7 @@ async fn a_proxy_outlives_its_supervisor_and_keeps_its_table() {
     assert_eq!(Caller::new(address).await.get("/").await.body, "blue");
     let later = ProxyClient::connect(&directory.path().join("proxy.sock")).await.unwrap();
     let hello = later.hello().await.unwrap();
-    assert_eq!((hello.version, hello.listeners, hello.pid), (1, vec![key()], std::process::id()));
+    assert_eq!((hello.version, hello.listeners, hello.pid), (1, vec![Door::from(key())], std::process::id()));
     later.retire(Duration::ZERO).await.unwrap();
     task.await.unwrap().unwrap();
     assert!(!directory.path().join("proxy.sock").exists());

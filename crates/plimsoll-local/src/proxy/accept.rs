@@ -1,6 +1,7 @@
 //! Client connections: accepted, counted, served. Nothing that goes wrong with one ends the accepting.
 
 use super::{
+    door::Door,
     forward, reply,
     state::{Listening, Stage, State, lock},
     table::ListenerKey,
@@ -47,12 +48,12 @@ impl Drop for Client {
     }
 }
 
-/// Begins to accept on a listener, in place of an earlier one for the same service.
-pub(crate) fn listen(state: &Arc<State>, key: ListenerKey, listener: std::net::TcpListener) -> io::Result<()> {
+/// Begins to accept on a listener, in place of an earlier one for the same door.
+pub(crate) fn listen(state: &Arc<State>, door: Door, listener: std::net::TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Arc::new(TcpListener::from_std(listener)?);
-    let accepting = tokio::spawn(accept(Arc::clone(state), key.clone(), Arc::clone(&listener)));
-    if let Some(old) = lock(&state.listeners).insert(key, Listening { listener, accepting }) {
+    let accepting = tokio::spawn(accept(Arc::clone(state), door.key.clone(), Arc::clone(&listener)));
+    if let Some(old) = lock(&state.listeners).insert(door, Listening { listener, accepting }) {
         old.accepting.abort();
     }
     Ok(())

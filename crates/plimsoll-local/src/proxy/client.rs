@@ -2,6 +2,7 @@
 
 use super::{
     control::{Drained, Envelope, FromProxy, Hello, ToProxy},
+    door::Door,
     stats::SlotStats,
     table::{ListenerKey, RoutingTable},
     wire::{self, Inbox, WireError},
@@ -113,8 +114,8 @@ impl ProxyClient {
     }
 
     /// Hands over a listener, of which the caller keeps its own copy.
-    pub async fn listen(&self, key: ListenerKey, listener: &TcpListener) -> Result<(), ProxyClientError> {
-        self.done(ToProxy::Listen { key }, Some(listener.as_fd())).await
+    pub async fn listen(&self, door: impl Into<Door>, listener: &TcpListener) -> Result<(), ProxyClientError> {
+        self.done(ToProxy::Listen { door: door.into() }, Some(listener.as_fd())).await
     }
 
     /// Puts a table into effect. When this returns, every new request sees it.
@@ -146,10 +147,10 @@ impl ProxyClient {
     }
 
     /// Copies of the proxy's listeners. The proxy keeps serving.
-    pub async fn take_listeners(&self) -> Result<Vec<(ListenerKey, TcpListener)>, ProxyClientError> {
+    pub async fn take_listeners(&self) -> Result<Vec<(Door, TcpListener)>, ProxyClientError> {
         match self.call(ToProxy::TakeListeners, None, ANSWER_LIMIT).await? {
-            (FromProxy::Listeners { keys }, descriptors) => {
-                Ok(keys.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
+            (FromProxy::Listeners { doors }, descriptors) => {
+                Ok(doors.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
             }
             (other, _) => Err(unexpected(other)),
         }

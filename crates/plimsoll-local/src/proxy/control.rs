@@ -5,10 +5,7 @@
 //! none that follows, because a supervisor must be able to route back while a slot drains. File descriptors travel
 //! with the message that speaks of them (`SCM_RIGHTS`).
 
-use super::{
-    stats::SlotStats,
-    table::{ListenerKey, RoutingTable},
-};
+use super::{door::Door, stats::SlotStats, table::RoutingTable};
 use plimsoll_core::{EnvironmentName, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +17,9 @@ pub enum ToProxy {
     Hello,
     /// Accept connections on the listener sent along. Answered with [`FromProxy::Done`].
     Listen {
-        /// The service whose requests arrive at the listener.
-        key: ListenerKey,
+        /// What the listener is for.
+        #[serde(rename = "key")]
+        door: Door,
     },
     /// Route by this table from now on. Answered with [`FromProxy::Done`] when every new request sees it, or
     /// [`FromProxy::Refused`].
@@ -77,7 +75,8 @@ pub enum FromProxy {
     /// The listeners, in the order of the file descriptors sent along.
     Listeners {
         /// What each is for.
-        keys: Vec<ListenerKey>,
+        #[serde(rename = "keys")]
+        doors: Vec<Door>,
     },
 }
 
@@ -91,7 +90,7 @@ pub struct Hello {
     /// The version of the table in effect; 0 before the first.
     pub version: u64,
     /// The listeners it accepts on.
-    pub listeners: Vec<ListenerKey>,
+    pub listeners: Vec<Door>,
 }
 
 /// How a drain ended.
@@ -126,6 +125,6 @@ impl ToProxy {
 impl FromProxy {
     /// How many file descriptors come with it.
     pub(crate) fn descriptors(&self) -> usize {
-        if let Self::Listeners { keys } = self { keys.len() } else { 0 }
+        if let Self::Listeners { doors } = self { doors.len() } else { 0 }
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     accept,
     control::{Envelope, FromProxy, Hello, ToProxy},
+    door::Door,
     state::{Stage, State, lock},
     table::ListenerKey,
     wire::{self, Inbox, MAX_LISTENERS},
@@ -165,7 +166,7 @@ impl Supervisor {
         let refused = |reason| FromProxy::Refused { reason, current: state.version() };
         let body = match body {
             ToProxy::Hello => FromProxy::Hello(hello(state)),
-            ToProxy::Listen { key } => listen(state, key, descriptors).map_or_else(refused, |()| FromProxy::Done),
+            ToProxy::Listen { door } => listen(state, door, descriptors).map_or_else(refused, |()| FromProxy::Done),
             ToProxy::Route { table } => state.route(table).map_or_else(refused, |()| FromProxy::Done),
             ToProxy::Stats => FromProxy::Stats { slots: state.stats() },
             ToProxy::TakeListeners => return self.give_listeners(state, id).await,
@@ -195,16 +196,16 @@ impl Supervisor {
 
     async fn give_listeners(&self, state: &State, id: u64) -> bool {
         let held: Vec<_> =
-            lock(&state.listeners).iter().map(|(key, l)| (key.clone(), Arc::clone(&l.listener))).collect();
+            lock(&state.listeners).iter().map(|(door, l)| (door.clone(), Arc::clone(&l.listener))).collect();
         let descriptors: Vec<_> = held.iter().map(|(_, listener)| listener.as_fd()).collect();
-        let keys = held.iter().map(|(key, _)| key.clone()).collect();
-        self.send(&Envelope { id, body: FromProxy::Listeners { keys } }, &descriptors).await
+        let doors = held.iter().map(|(door, _)| door.clone()).collect();
+        self.send(&Envelope { id, body: FromProxy::Listeners { doors } }, &descriptors).await
     }
 }
 
-fn listen(state: &Arc<State>, key: ListenerKey, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+fn listen(state: &Arc<State>, door: Door, descriptors: Vec<OwnedFd>) -> Result<(), String> {
     let held = lock(&state.listeners);
-    if held.len() >= MAX_LISTENERS && !held.contains_key(&key) {
+    if held.len() >= MAX_LISTENERS && !held.contains_key(&door) {
         return Err(format!("the proxy holds {MAX_LISTENERS} listeners already"));
     }
     drop(held);
@@ -212,7 +213,7 @@ fn listen(state: &Arc<State>, key: ListenerKey, descriptors: Vec<OwnedFd>) -> Re
     if !rustix::net::sockopt::socket_acceptconn(&descriptor).unwrap_or(false) {
         return Err("the descriptor sent along does not listen".into());
     }
-    accept::listen(state, key, descriptor.into()).map_err(|error| format!("the listener cannot be used: {error}"))
+    accept::listen(state, door, descriptor.into()).map_err(|error| format!("the listener cannot be used: {error}"))
 }
 
 /// Stops accepting; the rest happens by itself: each connection ends after its next answer, or when the grace is over.

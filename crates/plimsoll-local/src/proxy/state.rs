@@ -3,6 +3,7 @@
 use super::{
     ProxyOptions,
     control::Drained,
+    door::Door,
     stats::{Counters, SlotStats},
     table::{Backend, ListenerKey, Pause, Route, RoutingTable, Verdict, is_canary},
     target::{Phase, Target},
@@ -78,7 +79,7 @@ pub(crate) struct State {
     pub(crate) stage: watch::Sender<Stage>,
     /// Client connections now, upgraded ones included.
     pub(crate) connections: watch::Sender<usize>,
-    pub(crate) listeners: Mutex<BTreeMap<ListenerKey, Listening>>,
+    pub(crate) listeners: Mutex<BTreeMap<Door, Listening>>,
     counters: Mutex<BTreeMap<(ListenerKey, Slot), Arc<Counters>>>,
     /// Every target with requests in flight or a route; taken for the whole of a change of table or phase.
     targets: Mutex<Vec<Weak<Target>>>,

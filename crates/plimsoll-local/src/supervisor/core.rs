@@ -4,23 +4,23 @@
 //! instructions and never over an await.
 
 use crate::{
-    proxy::{ListenerKey, SlotStats},
+    proxy::{Door, ListenerKey, SlotStats},
     supervisor::{
-        LocalPaths, Options, ports,
+        LocalPaths, Options,
+        place::{ReplicaKey, SlotKey},
+        ports,
         protocol::{SecretValues, broken, refused},
         registry::Registry,
-        replica::{Begin, Replica, ReplicaKey, Status},
+        replica::{Begin, Replica, Status},
         router::Router,
-        spawn::{self, SlotKey, StartError},
         state::{self, EnvironmentState, SlotState, State},
     },
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Timestamp};
 use plimsoll_deploy::{Health, ServiceSpec, TargetError};
-use plimsoll_process::{Adopted, Detached};
 use std::{
     collections::BTreeMap,
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -51,7 +51,7 @@ pub(crate) struct Supervisor {
     pub(crate) leaving: watch::Sender<bool>,
     state: tokio::sync::Mutex<State>,
     slots: Mutex<BTreeMap<SlotKey, SlotRuntime>>,
-    listeners: Mutex<BTreeMap<ListenerKey, TcpListener>>,
+    listeners: Mutex<BTreeMap<Door, TcpListener>>,
     turns: Mutex<BTreeMap<EnvironmentName, Arc<tokio::sync::Mutex<()>>>>,
     leases: Mutex<BTreeMap<EnvironmentName, Instant>>,
     /// Where the counters of each slot stood as it was stood up.
@@ -152,6 +152,11 @@ impl Supervisor {
         };
     }
 
+    /// A slot's secrets.
+    pub(crate) fn secrets(&self, key: &SlotKey) -> SecretValues {
+        unpoisoned(&self.slots).get(key).map(|s| s.secrets.clone()).unwrap_or_default()
+    }
+
     /// What the keepers of a slot know.
     pub(crate) fn statuses(&self, key: &SlotKey) -> Vec<Status> {
         unpoisoned(&self.slots).get(key).map(|s| s.replicas.iter().map(Replica::now).collect()).unwrap_or_default()
@@ -194,7 +199,7 @@ impl Supervisor {
         unpoisoned(&self.slots).entry(key.clone()).or_default().replicas = replicas;
     }
 
-    /// Ends all replicas of a slot, at the same time. They are gone when this returns.
+    /// Ends all replicas of a slot, at the same time. Their keepers are gone when this returns.
     pub(crate) async fn end_replicas(&self, key: &SlotKey) {
         let replicas = {
             let mut slots = unpoisoned(&self.slots);
@@ -204,57 +209,22 @@ impl Supervisor {
         futures_util::future::join_all(ends).await;
     }
 
-    /// Kills one replica's process, for its keeper to start another. It is dead when this returns.
-    pub(crate) async fn kill_replica(&self, key: &SlotKey, n: usize) {
+    /// Kills one replica's process, for its keeper to start another. Whether it is dead.
+    pub(crate) async fn kill_replica(&self, key: &SlotKey, n: usize) -> bool {
         let told = {
             let slots = unpoisoned(&self.slots);
             let replica = slots.get(key).and_then(|s| s.replicas.get(n));
             replica.map(|r| r.tell(crate::supervisor::replica::Command::Kill))
         };
-        if let Some(told) = told {
-            told.await;
+        match told {
+            Some(told) => told.await,
+            None => true,
         }
     }
 
     /// Forgets what lives beside a slot.
     pub(crate) fn forget(&self, key: &SlotKey) {
         unpoisoned(&self.slots).remove(key);
-    }
-
-    /// Starts one replica, by what the state says its slot runs.
-    pub(crate) async fn start_replica(&self, key: &ReplicaKey) -> Result<(Adopted, u16), StartError> {
-        let state = self.state().await;
-        let slot = state.slot(&key.slot.environment, &key.slot.service, key.slot.slot).ok_or(StartError::Gone)?.clone();
-        let urls = urls(state.environments.get(&key.slot.environment));
-        let secrets = unpoisoned(&self.slots).get(&key.slot).map(|s| s.secrets.clone()).unwrap_or_default();
-        let (paths, key) = (self.paths.clone(), key.clone());
-        tokio::task::spawn_blocking(move || spawn::start(&paths, &key.slot, key.n, &slot, &urls, &secrets))
-            .await
-            .unwrap_or(Err(StartError::Gone))
-    }
-
-    /// Writes down which process a replica is now. A process that could not be written down goes on: it is found by
-    /// its marker when this process is gone.
-    pub(crate) async fn record_process(&self, key: &ReplicaKey, process: Option<(Detached, u16)>) {
-        let recorded = self
-            .change(|state| {
-                let slot = state.slot_mut(&key.slot.environment, &key.slot.service, key.slot.slot);
-                if let Some(replica) = slot.and_then(|s| s.replicas.get_mut(usize::from(key.n))) {
-                    if let Some((process, port)) = process {
-                        replica.process = Some(process);
-                        replica.port = port;
-                        replica.started_at = Some(now());
-                    } else {
-                        replica.process = None;
-                        replica.crashes += 1;
-                    }
-                }
-                Ok(())
-            })
-            .await;
-        if let Err(error) = recorded {
-            tracing::error!(%error, key = ?key, "a replica's process is not in the state file");
-        }
     }
 
     /// A slot's stop grace and health rule.
@@ -277,7 +247,7 @@ impl Supervisor {
                 return Err(refused(format!("move {} to another port", spec.name), reason));
             }
             let port = kept.or(spec.public_port).unwrap_or(0);
-            chosen.push((spec.name.clone(), self.bind(environment, &spec.name, port)?));
+            chosen.push((spec.name.clone(), self.bind(environment, &spec.name, Ipv4Addr::LOCALHOST, port)?));
         }
         self.change(|state| {
             let environment = state.environments.entry(environment.clone()).or_default();
@@ -294,38 +264,34 @@ impl Supervisor {
         &self,
         environment: &EnvironmentName,
         service: &ServiceName,
+        address: Ipv4Addr,
         port: u16,
     ) -> Result<u16, TargetError> {
         let key = ListenerKey { environment: environment.clone(), service: service.clone() };
+        let door = Door { key, address };
         let mut listeners = unpoisoned(&self.listeners);
         let what = || format!("listen on port {port} for {service}");
-        if !listeners.contains_key(&key) {
-            let listener = ports::listen(port).map_err(|e| match e.kind() {
+        if !listeners.contains_key(&door) {
+            let listener = ports::listen(address, port).map_err(|e| match e.kind() {
                 std::io::ErrorKind::AddrInUse => {
                     refused(what(), format!("{} listens there already", ports::describe_owner(port)))
                 }
                 _ => broken(what(), e),
             })?;
-            listeners.insert(key.clone(), listener);
+            listeners.insert(door.clone(), listener);
         }
-        listeners[&key].local_addr().map(|a| a.port()).map_err(|e| broken(what(), e))
+        listeners[&door].local_addr().map(|a| a.port()).map_err(|e| broken(what(), e))
     }
 
     /// Takes over a listener that the proxy kept.
-    pub(crate) fn take_listener(&self, key: ListenerKey, listener: TcpListener) {
-        unpoisoned(&self.listeners).insert(key, listener);
+    pub(crate) fn take_listener(&self, door: Door, listener: TcpListener) {
+        unpoisoned(&self.listeners).insert(door, listener);
     }
 
     /// Copies of all listeners, to be passed on.
-    pub(crate) fn listeners(&self) -> std::io::Result<Vec<(ListenerKey, TcpListener)>> {
-        unpoisoned(&self.listeners).iter().map(|(key, l)| Ok((key.clone(), l.try_clone()?))).collect()
+    pub(crate) fn listeners(&self) -> std::io::Result<Vec<(Door, TcpListener)>> {
+        unpoisoned(&self.listeners).iter().map(|(door, l)| Ok((door.clone(), l.try_clone()?))).collect()
     }
-}
-
-/// Where the services of an environment are reached.
-pub(crate) fn urls(environment: Option<&EnvironmentState>) -> BTreeMap<ServiceName, String> {
-    let services = environment.into_iter().flat_map(|e| &e.services);
-    services.filter_map(|(name, s)| Some((name.clone(), url(s.public_port?)))).collect()
 }
 
 /// A port of this machine as a base URL.

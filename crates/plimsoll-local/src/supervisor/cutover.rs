@@ -5,9 +5,11 @@
 
 use crate::supervisor::{
     core::{Supervisor, now},
-    handover, probe,
+    handover,
+    identity::write_identity,
+    place::SlotKey,
+    probe,
     protocol::refused,
-    spawn::{SlotKey, write_identity},
     state::{EnvironmentState, HISTORY, ReleaseStamp},
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
@@ -121,7 +123,10 @@ pub(crate) async fn cut_over(
     let (out, into) = exclusive(name, &environment, &record);
     let mut handed: BTreeMap<ServiceName, Instant> = BTreeMap::new();
     for key in &out {
-        handover::take_away(supervisor, key, environment.generation).await;
+        if let Err(error) = handover::take_away(supervisor, key, environment.generation).await {
+            give_back(supervisor, &out, environment.generation).await;
+            return Err(error);
+        }
         handed.insert(key.service.clone(), Instant::now());
     }
     let decided = Instant::now();
@@ -132,9 +137,7 @@ pub(crate) async fn cut_over(
         })
         .await;
     if let Err(error) = committed {
-        for key in &out {
-            let _ = handover::give(supervisor, key, environment.generation).await;
-        }
+        give_back(supervisor, &out, environment.generation).await;
         return Err(error);
     }
     // A proxy that dies now gets this table at its restart; clients wait meanwhile, so this is no reason to fail.
@@ -160,6 +163,13 @@ pub(crate) async fn cut_over(
     }
 }
 
+/// Takes a hand-over back that came to nothing.
+async fn give_back(supervisor: &Supervisor, out: &[SlotKey], generation: Generation) {
+    for key in out {
+        let _ = handover::give(supervisor, key, generation).await;
+    }
+}
+
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
@@ -170,7 +180,7 @@ async fn ready(supervisor: &Supervisor, key: &SlotKey, environment: &Environment
     let stands = stands.expect("checked: the slot that is to serve stands");
     let statuses = supervisor.statuses(key);
     let answers = statuses.iter().map(|s| async move {
-        s.pid.is_some() && s.verified && matches!(probe::status(s.port, &stands.spec.health.path).await, Ok(200))
+        s.pid.is_some() && s.verified && matches!(probe::status(s.address, &stands.spec.health.path).await, Ok(200))
     });
     let ready = futures_util::future::join_all(answers).await.into_iter().filter(|r| *r).count();
     if ready == usize::from(stands.spec.replicas) {
@@ -178,7 +188,7 @@ async fn ready(supervisor: &Supervisor, key: &SlotKey, environment: &Environment
     }
     let failing = statuses.iter().find_map(|s| s.failing.clone()).unwrap_or_default();
     let reason = format!("{ready} of {} replicas are ready; {failing}", stands.spec.replicas);
-    let log_tail = crate::supervisor::view::log_tail(supervisor, key, stands.replicas.len(), 20);
+    let log_tail = crate::supervisor::view::log_tail(supervisor, key, stands.replicas.len(), 20).await;
     Err(TargetError::Slot { service: key.service.clone(), slot: key.slot, reason, log_tail })
 }
 

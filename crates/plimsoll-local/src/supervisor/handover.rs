@@ -1,34 +1,47 @@
 //! Giving an environment to an exclusive slot and taking it away: never do two slots have it at the same time.
 //!
-//! Taken away means acknowledged by every replica, or the replica is dead.
+//! Taken away means acknowledged by every replica, or the replica is dead. Where neither can be had, because the engine that
+//! holds a container does not answer, nothing is given to anybody else.
 
 use crate::supervisor::{
     core::Supervisor,
+    place::SlotKey,
     probe::{self, HANDOVER_TIMEOUT, Order},
-    spawn::SlotKey,
 };
 use plimsoll_core::Generation;
 use plimsoll_deploy::TargetError;
 use tokio::time::timeout;
 
-/// Takes the environment away from a slot. When this returns, no replica of it works.
-pub(crate) async fn take_away(supervisor: &Supervisor, key: &SlotKey, generation: Generation) {
+/// Takes the environment away from a slot. When this returns without an error, no replica of it works.
+pub(crate) async fn take_away(
+    supervisor: &Supervisor,
+    key: &SlotKey,
+    generation: Generation,
+) -> Result<(), TargetError> {
     let gate = supervisor.gate(key);
     // From here on no keeper of this slot activates anything; one that was about to is waited for.
     let mut holds = gate.lock().await;
     *holds = None;
     let statuses = supervisor.statuses(key);
-    let each = statuses.iter().enumerate().filter(|(_, s)| s.pid.is_some()).map(|(n, status)| async move {
-        match probe::order(status.port, Order::Deactivate, generation).await {
-            Ok(true) => {}
+    let each = statuses.iter().enumerate().filter(|(_, s)| s.pid.is_some() || s.unsure).map(|(n, status)| async move {
+        match probe::order(status.address, Order::Deactivate, generation).await {
+            Ok(true) => true,
             outcome => {
                 tracing::warn!(?outcome, service = %key.service, slot = %key.slot, n, "a replica did not give up and is killed");
-                supervisor.kill_replica(key, n).await;
+                supervisor.kill_replica(key, n).await
             }
         }
     });
-    futures_util::future::join_all(each).await;
+    if futures_util::future::join_all(each).await.contains(&false) {
+        return Err(TargetError::Slot {
+            service: key.service.clone(),
+            slot: key.slot,
+            reason: "it did not give up the environment and could not be killed: nothing was handed over".to_owned(),
+            log_tail: Vec::new(),
+        });
+    }
     supervisor.none_active(key);
+    Ok(())
 }
 
 /// Gives the environment to a slot: opens its gate, and waits until every replica that is ready has taken it.
@@ -40,7 +53,7 @@ pub(crate) async fn give(supervisor: &Supervisor, key: &SlotKey, generation: Gen
         let statuses = supervisor.statuses(key);
         let each = statuses.iter().enumerate().filter(|(_, s)| s.ready && s.active != Some(generation)).map(
             |(n, status)| async move {
-                if matches!(probe::order(status.port, Order::Activate, generation).await, Ok(true)) {
+                if matches!(probe::order(status.address, Order::Activate, generation).await, Ok(true)) {
                     supervisor.is_active(key, n, status.pid, generation);
                 }
             },

@@ -106,15 +106,27 @@ pub(crate) fn create_parent(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), create_private)
 }
 
-/// Puts `bytes` at `path` so that a reader sees the old content or the new, never a part; `durable` waits for the
-/// disk, for content that must survive a loss of power.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+/// What a file is for, which says who may read it and whether it must survive a loss of power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The supervisor's memory: for its owner alone, on the disk before anything is built on it.
+    Memory,
+    /// Told to replicas, which may run as other users; the directories above it keep everybody else out.
+    Told,
+}
+
+/// Puts `bytes` at `path` so that a reader sees the old content or the new, never a part.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8], purpose: Purpose) -> io::Result<()> {
     use std::io::Write as _;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
     let mut options = std::fs::OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
+    let (mode, durable) = match purpose {
+        Purpose::Memory => (0o600, true),
+        Purpose::Told => (0o644, false),
+    };
+    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), mode);
     let mut file = options.open(&temporary)?;
     file.write_all(bytes)?;
     if durable {

@@ -3,18 +3,22 @@
 //! Changes nothing and starts nothing, not even a supervisor.
 
 use crate::supervisor::{
-    LocalPaths, probe,
+    LocalPaths,
+    place::SlotKey,
+    probe,
     protocol::broken,
     replica::Status,
-    spawn::SlotKey,
+    runtime::Instance,
     state::{self, EnvironmentState, ReplicaState, SlotState},
     view,
 };
 use futures_util::future::join_all;
 use plimsoll_core::EnvironmentName;
 use plimsoll_deploy::{Observation, TargetError};
-use plimsoll_process::Detached;
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 /// Looks at one environment; `None` when the state file knows nothing of it.
 pub(crate) async fn peek(paths: &LocalPaths, name: &EnvironmentName) -> Result<Option<Observation>, TargetError> {
@@ -43,15 +47,26 @@ async fn statuses(name: &EnvironmentName, environment: &EnvironmentState) -> BTr
 /// A replica whose supervisor was killed goes on, so it is asked; everything else is down.
 async fn status(stands: &SlotState, replica: &ReplicaState, down: Option<String>) -> Status {
     let base = Status { crashes: replica.crashes, ..Status::default() };
-    let Some(process) = replica.process.as_ref().and_then(Detached::adopt) else {
+    let Some((pid, address)) = replica.instance.as_ref().and_then(|known| found(known, replica.port)) else {
         return Status { failing: down, ..base };
     };
     let health = &stands.spec.health.path;
-    let failing = match probe::status(replica.port, health).await {
+    let failing = match probe::status(address, health).await {
         Ok(200) => None,
         Ok(status) => Some(format!("{health} answered {status}")),
         Err(error) => Some(error.to_string()),
     };
-    let (pid, ready) = (Some(process.identity().pid), failing.is_none());
-    Status { pid, port: replica.port, verified: ready, ready, active: stands.active.filter(|_| ready), failing, ..base }
+    let (pid, ready) = (Some(pid), failing.is_none());
+    Status { pid, address, verified: ready, ready, active: stands.active.filter(|_| ready), failing, ..base }
+}
+
+/// The first process and the address of a replica that runs. Of a container only its answers tell whether it does: its
+/// engine is not asked.
+fn found(known: &Instance, port: u16) -> Option<(u32, SocketAddr)> {
+    match known {
+        Instance::Process(process) => {
+            Some((process.adopt()?.identity().pid, SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        }
+        Instance::Container(container) => Some((container.pid, container.address)),
+    }
 }

@@ -1,6 +1,7 @@
 //! Ports of this machine: free ones for replicas, the public ones that clients use, and who has one.
 //!
-//! Loopback only: nothing here binds an address that other machines reach.
+//! Loopback, and the addresses under which containers reach this machine: nothing here binds an address that other machines
+//! reach.
 
 use std::{
     collections::BTreeSet,
@@ -19,13 +20,13 @@ pub(crate) fn free() -> io::Result<u16> {
 }
 
 /// Listens on a public port; 0 lets the system choose.
-pub(crate) fn listen(port: u16) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     // Connections of the proxy before this one may linger in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    bind(&socket, &SocketAddr::from((address, port)))?;
     listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
 }
@@ -140,9 +141,10 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_and_its_owner_is_known() {
-        let first = listen(0).unwrap();
+        let here = Ipv4Addr::LOCALHOST;
+        let first = listen(here, 0).unwrap();
         let port = first.local_addr().unwrap().port();
-        assert_eq!(listen(port).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(listen(here, port).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(listens(port, std::process::id()));
         assert!(describe_owner(port).contains(&std::process::id().to_string()));
 

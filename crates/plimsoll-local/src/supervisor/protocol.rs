@@ -2,7 +2,7 @@
 //!
 //! Both ends are the same executable; the format needs no second version beside [`Hello::version`].
 
-use crate::images::Rootfs;
+use crate::{images::Payload, supervisor::runtime::Login};
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{
     CutOver, CutOverDone, DrainReport, LockOutcome, LockOwner, Observation, Probed, Release, ServiceSpec, SlotView,
@@ -53,14 +53,15 @@ pub(crate) struct StandUp {
     pub(crate) spec: ServiceSpec,
     pub(crate) slot: Slot,
     pub(crate) release: Release,
-    pub(crate) rootfs: Rootfs,
+    pub(crate) payload: Payload,
     pub(crate) secrets: SecretValues,
+    pub(crate) login: Option<Login>,
 }
 
 /// Secret variables with their values, on their way to a process; never written to a file and never shown.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct SecretValues(pub(crate) BTreeMap<String, String>);
+pub struct SecretValues(pub BTreeMap<String, String>);
 
 impl fmt::Debug for SecretValues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

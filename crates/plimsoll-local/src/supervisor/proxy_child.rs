@@ -39,9 +39,9 @@ async fn take_over(supervisor: &Supervisor) -> Result<(), TargetError> {
     let client = Arc::new(ProxyClient::connect(&socket).await.map_err(|e| broken("connect to the proxy", e))?);
     let hello = client.hello().await.map_err(|e| broken("greet the proxy", e))?;
     let mut listening = BTreeSet::new();
-    for (key, listener) in client.take_listeners().await.map_err(|e| broken("take the listeners back", e))? {
-        supervisor.take_listener(key.clone(), listener);
-        listening.insert(key);
+    for (door, listener) in client.take_listeners().await.map_err(|e| broken("take the listeners back", e))? {
+        supervisor.take_listener(door.clone(), listener);
+        listening.insert(door);
     }
     supervisor.router.connect(client, listening, hello.version).await;
     Ok(())

@@ -85,7 +85,7 @@ async fn adopt(process: Option<&Detached>, port: u16) -> Option<Adopted> {
 }
 
 fn listen(port: u16) -> Result<TcpListener, TargetError> {
-    ports::listen(port).map_err(|e| match e.kind() {
+    ports::listen(std::net::Ipv4Addr::LOCALHOST, port).map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => {
             let reason = format!("{} listens there already", ports::describe_owner(port));
             refused(format!("listen on port {port} for the registry"), reason)

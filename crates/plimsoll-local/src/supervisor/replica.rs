@@ -3,29 +3,33 @@
 //! What the keeper knows is in its [`Status`]; what must survive is written to the state through the supervisor.
 
 use crate::supervisor::{
+    asking::ask,
     backoff::Backoff,
     core::Supervisor,
-    logs, ports,
-    probe::{self, Order},
+    place::ReplicaKey,
+    probe,
     protocol::chain,
-    spawn::{self, SlotKey, StartError},
+    runtime::{Instance, Running, RuntimeError},
 };
 use plimsoll_core::Generation;
-use plimsoll_process::{Adopted, ExitSeen, end_marked};
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep},
 };
 
 /// What a keeper knows about its replica now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Status {
-    /// The process, while one runs.
+    /// The process, while one runs; of a container its first one.
     pub(crate) pid: Option<u32>,
-    /// Its port, while one runs.
-    pub(crate) port: u16,
-    /// Whether this very process was seen answering on the port.
+    /// Where it is reached, while one runs.
+    pub(crate) address: SocketAddr,
+    /// Whether this very process was seen answering there.
     pub(crate) verified: bool,
     /// Whether it answered 200 when last asked.
     pub(crate) ready: bool,
@@ -35,15 +39,24 @@ pub(crate) struct Status {
     pub(crate) crashes: u32,
     /// What is wrong.
     pub(crate) failing: Option<String>,
+    /// Whether one may run of which nothing is known, because whoever holds it does not answer.
+    pub(crate) unsure: bool,
 }
 
-/// What a keeper can be told.
+impl Default for Status {
+    fn default() -> Self {
+        let (address, pid, active, failing) = (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), None, None, None);
+        Self { pid, address, verified: false, ready: false, active, crashes: 0, failing, unsure: false }
+    }
+}
+
+/// What a keeper can be told. The answer says whether nothing of the replica runs any more.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// End the replica for good: SIGTERM, the grace, SIGKILL.
-    End(oneshot::Sender<()>),
+    End(oneshot::Sender<bool>),
     /// Kill the process now; another one is started in its place.
-    Kill(oneshot::Sender<()>),
+    Kill(oneshot::Sender<bool>),
 }
 
 /// A replica as the supervisor holds it.
@@ -53,33 +66,29 @@ pub(crate) struct Replica {
     commands: mpsc::Sender<Command>,
 }
 
-/// Which replica of a slot.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ReplicaKey {
-    pub(crate) slot: SlotKey,
-    pub(crate) n: u16,
-}
-
-/// Where to begin: with a process found again, or with none.
+/// Where to begin: with a replica found again, or with none.
 #[derive(Debug)]
 pub(crate) enum Begin {
     /// Nothing of this replica can be running.
     Fresh,
-    /// This process was verified to be the one in the state.
-    Adopt { process: Adopted, port: u16, crashes: u32 },
-    /// The state names no process that still runs; one may have been started without being recorded.
+    /// This one was verified to be the one in the state.
+    Adopt { running: Arc<dyn Running>, crashes: u32 },
+    /// The state names none that still runs; one may have been started without being recorded.
     Sweep { crashes: u32 },
+    /// Whether it still runs could not be told: it is looked for until it can.
+    Look { crashes: u32, last: Option<Instance> },
 }
 
-/// How often a replica that has been ready for long is asked, unless its service wants it asked less often. That its process
-/// ended is seen at once anyway, and asking eight replicas ten times a second is a tenth of a core.
-const STEADY: Duration = Duration::from_secs(1);
+/// What is to be done before a replica may be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Sweep,
+    Look,
+}
 
-/// How long a process is asked as often as its service says: it gets ready, takes the traffic and is watched meanwhile.
-const YOUNG: Duration = Duration::from_mins(2);
-
-/// How often a log's size is looked at: a replica that writes 100 MB/s overshoots by half a gigabyte at most.
-const ROTATION: Duration = Duration::from_secs(5);
+/// How long an engine that does not answer is left alone at most: its containers are waited for.
+const UNSURE: Duration = Duration::from_secs(1);
 
 impl Replica {
     /// Starts a keeper.
@@ -97,15 +106,15 @@ impl Replica {
         self.status.borrow().clone()
     }
 
-    /// Gives a command; the receiver resolves when it is done, or when the keeper has ended anyway.
-    pub(crate) fn tell(&self, command: fn(oneshot::Sender<()>) -> Command) -> impl Future<Output = ()> + Send + use<> {
+    /// Gives a command; the answer comes when it is done, or when the keeper has ended anyway: whether nothing of the
+    /// replica runs any more.
+    pub(crate) fn tell(
+        &self,
+        command: fn(oneshot::Sender<bool>) -> Command,
+    ) -> impl Future<Output = bool> + Send + use<> {
         let (done, wait) = oneshot::channel();
         let commands = self.commands.clone();
-        async move {
-            if commands.send(command(done)).await.is_ok() {
-                let _ = wait.await;
-            }
-        }
+        async move { commands.send(command(done)).await.is_err() || wait.await.unwrap_or(true) }
     }
 }
 
@@ -119,48 +128,58 @@ struct Keeper {
 /// Why watching a process came to its end.
 enum Watched {
     Ended(String),
-    Asked(oneshot::Sender<()>),
+    Asked,
 }
 
 impl Keeper {
     async fn run(mut self, begin: Begin) {
         let mut backoff = Backoff::default();
-        let mut process = match begin {
-            Begin::Fresh => None,
-            Begin::Adopt { process, port, crashes } => {
+        let mut last = None;
+        let (mut found, mut before) = match begin {
+            Begin::Fresh => (None, Before::Nothing),
+            Begin::Adopt { running, crashes } => {
                 self.update(|s| s.crashes = crashes);
-                // The state names this very process for this port: once it is seen listening there, requests may go on
-                // reaching it, however slow its first answer is.
-                let verified = ports::belongs(port, process.identity().pid).await;
-                Some((process, port, verified))
+                (Some(running), Before::Nothing)
             }
             Begin::Sweep { crashes } => {
                 self.update(|s| s.crashes = crashes);
-                end_marked(&spawn::marker(&self.supervisor.paths, &self.key.slot, self.key.n), Duration::ZERO).await;
-                None
+                (None, Before::Sweep)
+            }
+            Begin::Look { crashes, last: known } => {
+                self.update(|s| (s.crashes, s.unsure) = (crashes, true));
+                last = known;
+                (None, Before::Look)
             }
         };
         // Ends when the replica is asked to end, or its supervisor goes.
         loop {
             let started = Instant::now();
-            let current = match process.take() {
-                Some(adopted) => Ok(adopted),
-                None => self.start().await,
+            let current = match found.take() {
+                Some(adopted) => Ok((adopted, true)),
+                None => self.find_or_start(&mut before).await,
             };
             let watched = match current {
-                Ok((process, port, verified)) => self.watch(&process, port, verified).await,
-                Err(StartError::Gone) => Watched::Ended("it ended at once".to_owned()),
+                Err(error) if before == Before::Look => {
+                    self.unsure(last.as_ref(), &error).await;
+                    if !self.stay_down(backoff.after(Duration::ZERO).min(UNSURE)).await {
+                        return;
+                    }
+                    continue;
+                }
+                Ok((running, adopted)) => {
+                    // The state names this very process for this port: once it is seen listening there, requests may go on
+                    // reaching it, however slow its first answer is.
+                    let verified = adopted && running.answers().await;
+                    self.watch(&*running, verified).await
+                }
+                Err(RuntimeError::Gone) => Watched::Ended("it ended at once".to_owned()),
                 Err(error) => Watched::Ended(format!("cannot start it: {}", chain(&error))),
             };
             match watched {
-                Watched::Asked(done) => {
-                    let _ = done.send(());
-                    return;
-                }
+                Watched::Asked => return,
                 Watched::Ended(reason) => self.crashed(reason).await,
             }
-            if let Some(done) = self.stay_down(backoff.after(started.elapsed())).await {
-                let _ = done.send(());
+            if !self.stay_down(backoff.after(started.elapsed())).await {
                 return;
             }
         }
@@ -170,35 +189,51 @@ impl Keeper {
         self.status.send_modify(change);
     }
 
-    async fn start(&self) -> Result<(Adopted, u16, bool), StartError> {
-        let (process, port) = self.supervisor.start_replica(&self.key).await?;
-        let identity = process.identity().clone();
-        self.supervisor.record_process(&self.key, Some((identity, port))).await;
-        Ok((process, port, false))
+    /// The replica, and whether it is one that ran already.
+    async fn find_or_start(&self, before: &mut Before) -> Result<(Arc<dyn Running>, bool), RuntimeError> {
+        if *before == Before::Look {
+            if let Some(running) = self.supervisor.find_replica(&self.key).await? {
+                *before = Before::Nothing;
+                return Ok((running, true));
+            }
+            *before = Before::Sweep;
+        }
+        if *before == Before::Sweep {
+            self.supervisor.sweep_replica(&self.key).await?;
+            self.update(|s| s.unsure = false);
+            *before = Before::Nothing;
+        }
+        let running = self.supervisor.start_replica(&self.key).await?;
+        self.supervisor.record_instance(&self.key, Some(&*running)).await;
+        Ok((running, false))
     }
 
-    /// Waits out a delay; an order to end cuts it short.
-    async fn stay_down(&mut self, delay: Duration) -> Option<oneshot::Sender<()>> {
+    /// Waits out a delay; an order to end cuts it short. Whether the replica is to be started again.
+    async fn stay_down(&mut self, delay: Duration) -> bool {
         let pause = sleep(delay);
         tokio::pin!(pause);
         loop {
-            tokio::select! {
-                () = &mut pause => return None,
+            let (done, again) = tokio::select! {
+                () = &mut pause => return true,
                 command = self.inbox.recv() => match command {
-                    Some(Command::End(done)) => return Some(done),
-                    Some(Command::Kill(done)) => drop(done),
-                    None => return Some(oneshot::channel().0),
+                    Some(Command::End(done)) => (done, false),
+                    Some(Command::Kill(done)) => (done, true),
+                    None => return false,
                 },
+            };
+            // What could not be looked for may run, though nobody watches it.
+            let _ = done.send(self.supervisor.sweep_replica(&self.key).await.is_ok());
+            if !again {
+                return false;
             }
         }
     }
 
-    async fn watch(&mut self, process: &Adopted, port: u16, verified: bool) -> Watched {
-        let pid = process.identity().pid;
+    async fn watch(&mut self, running: &dyn Running, verified: bool) -> Watched {
         self.update(|s| {
             *s = Status {
-                pid: Some(pid),
-                port,
+                pid: Some(running.pid()),
+                address: running.address(),
                 verified,
                 crashes: s.crashes,
                 failing: s.failing.take(),
@@ -207,128 +242,76 @@ impl Keeper {
         });
         let started = Instant::now();
         let Some((grace, health)) = self.supervisor.timings(&self.key.slot).await else {
-            let _ = process.kill_tree(Duration::ZERO).await;
+            let _ = running.end(Duration::ZERO).await;
             return Watched::Ended("its slot is gone".to_owned());
         };
         let (supervisor, key, status) = (self.supervisor.clone(), self.key.clone(), self.status.clone());
-        let asking = ask(&supervisor, &key, &status, port, pid, health);
+        let asking = ask(&supervisor, &key, &status, running, health);
         tokio::pin!(asking);
         loop {
             tokio::select! {
-                seen = process.wait_exit() => {
+                how = running.ended() => {
                     self.update(|s| { s.ready = false; s.verified = false; s.active = None; });
                     self.supervisor.router.kick();
                     // What it started may still run.
-                    let _ = process.kill_tree(Duration::ZERO).await;
-                    return Watched::Ended(format!("{} after {:.1} s", ending(seen), started.elapsed().as_secs_f64()));
+                    let _ = running.end(Duration::ZERO).await;
+                    return Watched::Ended(format!("{how} after {:.1} s", started.elapsed().as_secs_f64()));
                 }
                 command = self.inbox.recv() => match command {
                     Some(Command::End(done)) => {
-                        if let Err(error) = process.kill_tree(grace).await {
-                            tracing::error!(error = chain(&error), key = ?self.key, "a replica could not be ended");
-                        }
+                        let ended = self.end(running, grace).await;
                         self.update(|s| *s = Status { crashes: s.crashes, ..Status::default() });
-                        return Watched::Asked(done);
+                        let _ = done.send(ended);
+                        return Watched::Asked;
                     }
                     Some(Command::Kill(done)) => {
-                        let _ = process.kill_tree(Duration::ZERO).await;
-                        drop(done);
-                        return Watched::Ended("it was killed: it did not give up the environment".to_owned());
+                        let ended = self.end(running, Duration::ZERO).await;
+                        let _ = done.send(ended);
+                        if ended {
+                            return Watched::Ended("it was killed: it did not give up the environment".to_owned());
+                        }
                     }
                     // The supervisor goes, the replica stays: its next supervisor adopts it.
-                    None => return Watched::Asked(oneshot::channel().0),
+                    None => return Watched::Asked,
                 },
                 () = &mut asking => {}
             }
         }
     }
 
+    async fn end(&self, running: &dyn Running, grace: Duration) -> bool {
+        let ended = running.end(grace).await;
+        if let Err(error) = &ended {
+            tracing::error!(error = chain(error), key = ?self.key, "a replica could not be ended");
+        }
+        ended.is_ok()
+    }
+
+    /// Takes a container whose engine does not answer for what it was, as long as it answers where it was: it may well run,
+    /// and its clients and its successor are served by what it says itself.
+    async fn unsure(&self, last: Option<&Instance>, error: &RuntimeError) {
+        let Some(Instance::Container(last)) = last else { return };
+        let health = self.supervisor.timings(&self.key.slot).await.map(|(_, health)| health.path).unwrap_or_default();
+        let ready = matches!(probe::status(last.address, &health).await, Ok(200));
+        self.update(|s| {
+            (s.pid, s.address) = (ready.then_some(last.pid), last.address);
+            (s.ready, s.verified) = (ready, ready);
+            s.failing = Some(format!("whether it runs cannot be told: {}", chain(error)));
+        });
+        self.supervisor.router.kick();
+    }
+
     async fn crashed(&self, reason: String) {
         let slot = &self.key.slot;
-        let path = self.supervisor.paths.replica_log(&slot.environment, &slot.service, slot.slot, self.key.n);
         // Ten lines show a panic with its message.
-        let lines = logs::tail(&path, 10);
+        let lines = self.supervisor.tail_replica(&self.key, 10).await;
         let failing =
             if lines.is_empty() { reason.clone() } else { format!("{reason}; it said:\n{}", lines.join("\n")) };
         tracing::warn!(service = %slot.service, slot = %slot.slot, n = self.key.n, reason, "a replica ended by itself");
-        self.update(|s| *s = Status { crashes: s.crashes + 1, failing: Some(failing), ..Status::default() });
-        self.supervisor.record_process(&self.key, None).await;
+        self.update(|s| {
+            *s = Status { crashes: s.crashes + 1, failing: Some(failing), ..Status::default() };
+        });
+        self.supervisor.record_instance(&self.key, None).await;
         self.supervisor.router.kick();
     }
-}
-
-fn ending(seen: std::io::Result<ExitSeen>) -> String {
-    match seen {
-        Ok(ExitSeen::Code(code)) => format!("it exited with code {code}"),
-        Ok(ExitSeen::Signal(signal)) => format!("signal {signal} ended it"),
-        Ok(ExitSeen::Unobserved) => "it ended unobserved".to_owned(),
-        Err(error) => format!("it ended ({error})"),
-    }
-}
-
-/// Asks the replica for ever whether it is ready, and activates it when its slot is the active one.
-async fn ask(
-    supervisor: &Arc<Supervisor>,
-    key: &ReplicaKey,
-    status: &watch::Sender<Status>,
-    port: u16,
-    pid: u32,
-    health: plimsoll_deploy::Health,
-) {
-    let begun = Instant::now();
-    let deadline = begun + Duration::from_millis(health.deadline_ms);
-    // Asking more often than every 10 ms would be load, not health.
-    let eager = Duration::from_millis(health.interval_ms.max(10));
-    let slot = &key.slot;
-    let log = supervisor.paths.replica_log(&slot.environment, &slot.service, slot.slot, key.n);
-    let mut rotated = Instant::now();
-    loop {
-        let answer = probe::status(port, &health.path).await;
-        let mut ready = matches!(answer, Ok(200));
-        let mut reason = answer.map_or_else(|e| e.to_string(), |status| format!("{} answered {status}", health.path));
-        if ready && !status.borrow().verified {
-            ready = ports::belongs(port, pid).await;
-            reason = format!("port {port} is answered by another process");
-        }
-        let changed = status.send_if_modified(|s| {
-            let late = !ready && Instant::now() >= deadline && s.pid.is_some();
-            let before = s.clone();
-            s.ready = ready;
-            s.verified |= ready;
-            if ready {
-                s.failing = None;
-            } else if late {
-                s.failing = Some(format!("not ready after {} ms: {reason}", health.deadline_ms));
-            }
-            before != *s
-        });
-        if changed {
-            supervisor.router.kick();
-        }
-        let settled = ready && activate(supervisor, slot, status, port).await;
-        if rotated.elapsed() >= ROTATION {
-            rotated = Instant::now();
-            if let Err(error) = logs::rotate(&log, logs::MAX_BYTES) {
-                tracing::error!(%error, path = %log.display(), "cannot rotate a log");
-            }
-        }
-        sleep(if settled && begun.elapsed() > YOUNG { eager.max(STEADY) } else { eager }).await;
-    }
-}
-
-/// Hands the environment's generation to a ready replica of the active slot that has none yet. Whether nothing of that is left
-/// to be done.
-async fn activate(supervisor: &Supervisor, slot: &SlotKey, status: &watch::Sender<Status>, port: u16) -> bool {
-    let gate = supervisor.gate(slot);
-    // Held over the request: a hand-over away from this slot waits for it, and so comes after it.
-    let holds = gate.lock().await;
-    let Some(generation) = *holds else { return true };
-    if status.borrow().active.is_some() {
-        return true;
-    }
-    let accepted = matches!(probe::order(port, Order::Activate, generation).await, Ok(true));
-    if accepted {
-        status.send_modify(|s| s.active = Some(generation));
-    }
-    accepted
 }

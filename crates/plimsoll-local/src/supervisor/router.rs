@@ -3,19 +3,19 @@
 //! Only replicas that this supervisor saw answering are routed to.
 
 use crate::{
-    proxy::{Backend, ListenerKey, Pause, ProxyClient, Route, RoutingTable},
+    proxy::{Backend, Door, ListenerKey, Pause, ProxyClient, Route, RoutingTable},
     supervisor::{
         core::{Supervisor, now},
+        place::SlotKey,
         protocol::broken,
         replica::Status,
-        spawn::SlotKey,
         state::State,
     },
 };
 use plimsoll_deploy::TargetError;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
 };
 use tokio::sync::{Mutex, Notify};
@@ -39,7 +39,7 @@ pub(crate) struct Router {
 #[derive(Debug, Default)]
 struct Link {
     client: Option<Arc<ProxyClient>>,
-    listening: BTreeSet<ListenerKey>,
+    listening: BTreeSet<Door>,
     table: RoutingTable,
     /// Whether `table` is in effect over there.
     sent: bool,
@@ -54,7 +54,7 @@ impl Router {
     }
 
     /// Takes a connection to a proxy that accepts on `listening` by the table of `version`.
-    pub(crate) async fn connect(&self, client: Arc<ProxyClient>, listening: BTreeSet<ListenerKey>, version: u64) {
+    pub(crate) async fn connect(&self, client: Arc<ProxyClient>, listening: BTreeSet<Door>, version: u64) {
         let mut link = self.link.lock().await;
         link.client = Some(client);
         link.listening = listening;
@@ -100,11 +100,11 @@ impl Router {
         }
         // After the table: whoever waits at a listener is accepted to where it leads.
         let listeners = supervisor.listeners().map_err(|e| broken("copy the listeners", e))?;
-        for (key, listener) in listeners {
-            if !link.listening.contains(&key) {
-                let passed = client.listen(key.clone(), &listener).await;
-                passed.map_err(|e| broken(format!("pass the listener of {key}"), e))?;
-                link.listening.insert(key);
+        for (door, listener) in listeners {
+            if !link.listening.contains(&door) {
+                let passed = client.listen(door.clone(), &listener).await;
+                passed.map_err(|e| broken(format!("pass the listener of {door}"), e))?;
+                link.listening.insert(door);
             }
         }
         Ok(())
@@ -159,10 +159,9 @@ fn routes(state: &State, statuses: &dyn Fn(&SlotKey) -> Vec<Status>) -> BTreeMap
 /// The replicas to route to: those ready now; when none is, those that were and still run, because an answer from a
 /// service that reports itself unwell is better than none.
 fn routable(statuses: &[Status]) -> Vec<SocketAddr> {
-    let address = |s: &Status| SocketAddr::from((Ipv4Addr::LOCALHOST, s.port));
     let verified = || statuses.iter().filter(|s| s.verified && s.pid.is_some());
-    let ready: Vec<SocketAddr> = verified().filter(|s| s.ready).map(address).collect();
-    if ready.is_empty() { verified().map(address).collect() } else { ready }
+    let ready: Vec<SocketAddr> = verified().filter(|s| s.ready).map(|s| s.address).collect();
+    if ready.is_empty() { verified().map(|s| s.address).collect() } else { ready }
 }
 
 /// A version as a header value can carry it.
@@ -176,7 +175,9 @@ mod tests {
 
     #[test]
     fn only_verified_replicas_are_routed_to_and_ready_ones_first() {
-        let status = |port, verified, ready| Status { pid: Some(1), port, verified, ready, ..Status::default() };
+        let at = |port: u16| SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
+        let status =
+            |port, verified, ready| Status { pid: Some(1), address: at(port), verified, ready, ..Status::default() };
         let ports = |statuses: &[Status]| routable(statuses).iter().map(SocketAddr::port).collect::<Vec<_>>();
         assert_eq!(ports(&[status(1, false, false), status(2, true, true), status(3, true, false)]), [2]);
         assert_eq!(ports(&[status(1, false, false), status(3, true, false)]), [3]);

@@ -95,8 +95,9 @@ async fn answer(supervisor: &Arc<Supervisor>, request: Request) -> Result<Answer
             for name in supervisor.state().await.environments.keys() {
                 let turn = supervisor.turn(name);
                 let _turn = turn.lock().await;
-                verbs::end_all(supervisor, name).await;
+                verbs::end_all(supervisor, name).await?;
             }
+            supervisor.clear_engines().await?;
             // The keepers of proxy and registry stop keeping first.
             supervisor.ending.send_replace(true);
             registry::end(supervisor).await;

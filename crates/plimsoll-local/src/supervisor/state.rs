@@ -2,19 +2,28 @@
 //!
 //! Decisions about this state live elsewhere; here it is only shaped, read and written.
 
-use crate::{images::Rootfs, supervisor::paths::replace_file};
+use crate::{
+    images::Payload,
+    supervisor::{
+        paths::{Purpose, replace_file},
+        runtime::Instance,
+    },
+};
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{LockView, Release, ReleaseRecord, ServiceSpec, Switched};
 use plimsoll_process::Detached;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
 
-/// The version of the file's format that this program reads and writes.
-pub(crate) const FORMAT: u32 = 1;
+/// The version of the file's format that this program writes. It reads those since [`OLDEST`].
+pub(crate) const FORMAT: u32 = 2;
+
+/// The first format: it knows processes only, and is a part of the present one.
+const OLDEST: u32 = 1;
 
 /// Former releases kept per environment: two weeks of daily releases, and the file stays small.
 pub(crate) const HISTORY: usize = 20;
@@ -32,11 +41,14 @@ pub(crate) struct State {
     /// The embedded registry, when it was ever asked for.
     #[serde(default)]
     pub(crate) registry: Option<AuxiliaryState>,
+    /// The container engines that were ever used, by their sockets: what is left there is looked for by our labels.
+    #[serde(default)]
+    pub(crate) engines: BTreeSet<PathBuf>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { format: FORMAT, environments: BTreeMap::new(), proxy: None, registry: None }
+        Self { format: FORMAT, environments: BTreeMap::new(), proxy: None, registry: None, engines: BTreeSet::new() }
     }
 }
 
@@ -67,7 +79,8 @@ pub(crate) struct ServiceState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SlotState {
     pub(crate) spec: ServiceSpec,
-    pub(crate) rootfs: Rootfs,
+    #[serde(rename = "rootfs")]
+    pub(crate) payload: Payload,
     pub(crate) stamp: ReleaseStamp,
     /// The generation an exclusive slot holds.
     pub(crate) active: Option<Generation>,
@@ -97,10 +110,12 @@ impl ReleaseStamp {
     }
 }
 
-/// One replica: its process, when one was started.
+/// One replica: its process or container, when one was started.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct ReplicaState {
-    pub(crate) process: Option<Detached>,
+    #[serde(rename = "process")]
+    pub(crate) instance: Option<Instance>,
+    /// The port of a process.
     pub(crate) port: u16,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) crashes: u32,
@@ -131,11 +146,17 @@ impl State {
         self.environments.get_mut(environment)?.services.get_mut(service)?.slots.get_mut(&slot)
     }
 
-    /// Every process that was started and not seen ending.
-    pub(crate) fn processes(&self) -> impl Iterator<Item = &Detached> {
+    /// Whether anything that was started and not seen ending may still run. A container may: its engine is not asked.
+    pub(crate) fn anything_runs(&self) -> bool {
         let slots = self.environments.values().flat_map(|e| e.services.values()).flat_map(|s| s.slots.values());
-        let replicas = slots.flat_map(|s| &s.replicas).filter_map(|r| r.process.as_ref());
-        replicas.chain(&self.proxy).chain(self.registry.as_ref().and_then(|r| r.process.as_ref()))
+        let mut replicas = slots.flat_map(|s| &s.replicas).filter_map(|r| r.instance.as_ref());
+        let ours = self.proxy.iter().chain(self.registry.as_ref().and_then(|r| r.process.as_ref()));
+        let runs = |process: &Detached| process.adopt().is_some();
+        ours.into_iter().any(runs)
+            || replicas.any(|instance| match instance {
+                Instance::Process(process) => runs(process),
+                Instance::Container(_) => true,
+            })
     }
 
     /// Whether the slot takes the traffic.
@@ -157,7 +178,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// The file is from another version of this program.
-    #[error("`{}` has format {found}, this program reads format {FORMAT}: use the version that wrote it", path.display())]
+    #[error("`{}` has format {found}, this program reads formats {OLDEST} to {FORMAT}: use the version that wrote it", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -212,10 +233,10 @@ fn read(path: &Path) -> Result<Option<Result<State, serde_json::Error>>, StateEr
         Err(source) => return Err(StateError::Read { path: path.to_owned(), source }),
     };
     let format = serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|v| v.get("format")?.as_u64());
-    if let Some(found) = format.filter(|f| *f != u64::from(FORMAT)) {
+    if let Some(found) = format.filter(|f| !(u64::from(OLDEST)..=u64::from(FORMAT)).contains(f)) {
         return Err(StateError::Format { path: path.to_owned(), found });
     }
-    Ok(Some(serde_json::from_slice(&bytes)))
+    Ok(Some(serde_json::from_slice(&bytes).map(|state| State { format: FORMAT, ..state })))
 }
 
 /// Makes `state` the durable one; the one before it stays beside it.
@@ -231,7 +252,7 @@ pub(crate) fn save(path: &Path, state: &State) -> io::Result<()> {
         std::fs::hard_link(path, &link)?;
         std::fs::rename(&link, &old)?;
     }
-    replace_file(path, &bytes, true)
+    replace_file(path, &bytes, Purpose::Memory)
 }
 
 #[cfg(test)]
@@ -267,6 +288,25 @@ mod tests {
         save(&path, &with_environment("first")).unwrap();
         std::fs::rename(&path, old_file(&path)).unwrap();
         assert_eq!(load(&path).unwrap().state, with_environment("first"));
+    }
+
+    #[test]
+    fn a_replica_is_read_back_as_what_it_is_and_one_of_the_first_format_is_a_process() {
+        let process = r#"{"pid": 7, "start_time": 1, "boot_id": "b", "marker": "m"}"#;
+        let container = r#"{"container": "c0ffee", "pid": 7, "address": "172.18.0.2:8080"}"#;
+        let read = |instance: &str| {
+            let text = format!(r#"{{"process": {instance}, "port": 1, "started_at": null, "crashes": 0}}"#);
+            let replica: ReplicaState = serde_json::from_str(&text).unwrap();
+            let again: ReplicaState = serde_json::from_str(&serde_json::to_string(&replica).unwrap()).unwrap();
+            assert_eq!(again, replica);
+            replica.instance.unwrap()
+        };
+        assert!(matches!(read(process), Instance::Process(p) if p.pid == 7 && p.marker == "m"));
+        assert!(matches!(read(container), Instance::Container(c) if c.id == "c0ffee" && c.address.port() == 8080));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("local-state.json");
+        std::fs::write(&path, r#"{"format": 1, "environments": {}}"#).unwrap();
+        assert_eq!(load(&path).unwrap().state, State::default());
     }
 
     #[test]

@@ -4,8 +4,8 @@ use crate::{
     proxy::{self, SlotStats},
     supervisor::{
         core::{Supervisor, unpoisoned},
+        place::SlotKey,
         protocol::broken,
-        spawn::SlotKey,
     },
 };
 use plimsoll_deploy::{Histogram, Probed, SlotTraffic, TargetError};

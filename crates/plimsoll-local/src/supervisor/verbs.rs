@@ -5,10 +5,12 @@ use crate::{
     supervisor::{
         core::{Supervisor, now},
         cutover::{self, advance},
-        handover, lease,
+        handover,
+        identity::write_identity,
+        lease,
+        place::SlotKey,
         protocol::{Answer, SecretValues, StandUp, Verb, broken, refused},
         replica::Begin,
-        spawn::{SlotKey, write_identity},
         state::{ReleaseStamp, ReplicaState, SlotState},
         traffic, view,
     },
@@ -29,6 +31,11 @@ pub(crate) async fn perform(
     verb: Verb,
 ) -> Result<Answer, TargetError> {
     let key = |service, slot| SlotKey { environment: name.clone(), service, slot };
+    if let Verb::StandUp(wish) = &verb {
+        // Before its turn: an emergency stop does not wait for an image on its way.
+        let runtime = supervisor.runtime(&wish.payload).map_err(|e| broken(format!("run {}", wish.spec.name), e))?;
+        runtime.prepare(&wish.spec, &wish.payload, wish.login.as_ref()).await?;
+    }
     match verb {
         Verb::Observe => Ok(Answer::Observation(Box::new(view::observe(supervisor, name).await))),
         Verb::Endpoints { service, slot } => endpoints(supervisor, &key(service, slot)).await.map(Answer::Lines),
@@ -41,7 +48,7 @@ pub(crate) async fn perform(
         Verb::Logs { service, slot, lines } => {
             let key = key(service, slot);
             let replicas = stands(supervisor, &key).await?.replicas.len();
-            Ok(Answer::Lines(view::log_tail(supervisor, &key, replicas, lines)))
+            Ok(Answer::Lines(view::log_tail(supervisor, &key, replicas, lines).await))
         }
         Verb::Lock { owner, lease_ms } => {
             lock(supervisor, name, &owner, Duration::from_millis(lease_ms)).await.map(Answer::Lock)
@@ -88,7 +95,7 @@ async fn stands(supervisor: &Supervisor, key: &SlotKey) -> Result<SlotState, Tar
 async fn endpoints(supervisor: &Supervisor, key: &SlotKey) -> Result<Vec<String>, TargetError> {
     stands(supervisor, key).await?;
     let running = supervisor.statuses(key).into_iter().filter(|s| s.pid.is_some());
-    Ok(running.map(|s| crate::supervisor::core::url(s.port)).collect())
+    Ok(running.map(|s| format!("http://{}", s.address)).collect())
 }
 
 async fn drain(supervisor: &Supervisor, key: &SlotKey, deadline_ms: u64) -> Result<DrainReport, TargetError> {
@@ -159,7 +166,7 @@ async fn stand_up(
     name: &EnvironmentName,
     wish: StandUp,
 ) -> Result<SlotView, TargetError> {
-    let StandUp { spec, slot, release, rootfs, secrets } = wish;
+    let StandUp { spec, slot, release, payload, secrets, login: _ } = wish;
     let key = SlotKey { environment: name.clone(), service: spec.name.clone(), slot };
     let what = || format!("stand up {} ({slot}) in {name}", spec.name);
     let environment = supervisor.environment(name).await;
@@ -169,7 +176,7 @@ async fn stand_up(
     let known = environment.services.get(&spec.name);
     let same = known
         .and_then(|k| k.slots.get(&slot))
-        .is_some_and(|s| s.spec.is_same_as(&spec) && s.spec.replicas == spec.replicas);
+        .is_some_and(|s| s.spec.is_same_as(&spec) && s.spec.replicas == spec.replicas && s.payload.is_like(&payload));
     let live = known.is_some_and(|k| k.live == Some(slot));
     if live && !same {
         return Err(refused(what(), "the slot is live"));
@@ -185,9 +192,11 @@ async fn stand_up(
         write_identity(&supervisor.paths, &key, &stamp, environment.generation)
             .map_err(|e| broken("write the identity file", e))?;
         let replicas = vec![ReplicaState::default(); usize::from(spec.replicas)];
-        let state = SlotState { spec, rootfs, stamp, active: None, replicas };
+        let engine = payload.engine().map(std::path::Path::to_owned);
+        let state = SlotState { spec, payload, stamp, active: None, replicas };
         supervisor
             .change(|all| {
+                all.engines.extend(engine);
                 let service = all.environments.entry(name.clone()).or_default();
                 let slots = &mut service.services.entry(key.service.clone()).or_default().slots;
                 match slots.get_mut(&slot).filter(|_| same) {
@@ -228,10 +237,11 @@ pub(crate) async fn retire(supervisor: &Supervisor, key: &SlotKey) -> Result<(),
     if state.is_live(&key.environment, &key.service, key.slot) {
         return Err(refused(format!("retire {} ({})", key.service, key.slot), "it is live"));
     }
-    if state.slot(&key.environment, &key.service, key.slot).is_none() {
+    let Some(replicas) = state.slot(&key.environment, &key.service, key.slot).map(|s| s.replicas.len()) else {
         return Ok(());
-    }
+    };
     supervisor.end_replicas(key).await;
+    supervisor.sweep_slot(key, replicas).await?;
     supervisor
         .change(|state| {
             let environment = state.environments.get_mut(&key.environment);
@@ -271,7 +281,7 @@ async fn stop(
     let environment = supervisor.environment(name).await;
     let next = advance(name, &environment, from)?;
     if environment.stopped {
-        end_all(supervisor, name).await;
+        end_all(supervisor, name).await?;
         return Ok(from);
     }
     supervisor
@@ -287,23 +297,24 @@ async fn stop(
     if let Err(error) = supervisor.router.push(supervisor).await {
         tracing::warn!(error = crate::supervisor::protocol::chain(&error), "the proxy did not take the stop yet");
     }
-    end_all(supervisor, name).await;
+    end_all(supervisor, name).await?;
     Ok(next)
 }
 
-/// Ends every process of an environment, at the same time.
-pub(crate) async fn end_all(supervisor: &Supervisor, name: &EnvironmentName) {
+/// Ends every process of an environment, at the same time; an error says which one could not be.
+pub(crate) async fn end_all(supervisor: &Supervisor, name: &EnvironmentName) -> Result<(), TargetError> {
     let all = slots(supervisor, name).await;
-    let ends = all.iter().map(|(key, ..)| async move {
+    let ends = all.iter().map(|(key, stands, _)| async move {
         *supervisor.gate(key).lock().await = None;
         supervisor.end_replicas(key).await;
+        supervisor.sweep_slot(key, stands.replicas.len()).await
     });
-    futures_util::future::join_all(ends).await;
+    futures_util::future::join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
     let forgotten = supervisor
         .change(|state| {
             let services = state.environments.get_mut(name).into_iter().flat_map(|e| e.services.values_mut());
             for replica in services.flat_map(|s| s.slots.values_mut()).flat_map(|s| &mut s.replicas) {
-                replica.process = None;
+                replica.instance = None;
             }
             Ok(())
         })
@@ -312,6 +323,7 @@ pub(crate) async fn end_all(supervisor: &Supervisor, name: &EnvironmentName) {
         // They are looked for by start time and boot before anything is done to them.
         tracing::warn!(%error, "ended processes are still in the state file");
     }
+    Ok(())
 }
 
 async fn start(

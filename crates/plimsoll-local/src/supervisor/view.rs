@@ -2,9 +2,8 @@
 
 use crate::supervisor::{
     core::{Supervisor, url},
-    logs,
+    place::{ReplicaKey, SlotKey},
     replica::Status,
-    spawn::SlotKey,
     state::{EnvironmentState, ServiceState, SlotState},
 };
 use plimsoll_core::{EnvironmentName, ServiceName, Slot};
@@ -67,12 +66,14 @@ pub(crate) fn slot_view(slot: Slot, stands: &SlotState, statuses: &[Status]) -> 
 }
 
 /// The last lines of a slot's replicas, one replica after the other.
-pub(crate) fn log_tail(supervisor: &Supervisor, key: &SlotKey, replicas: usize, lines: usize) -> Vec<String> {
+pub(crate) async fn log_tail(supervisor: &Supervisor, key: &SlotKey, replicas: usize, lines: usize) -> Vec<String> {
     // More is a download, not a tail.
     const MOST: usize = 10_000;
     let lines = lines.min(MOST);
     let each = lines.div_ceil(replicas.max(1));
-    let path = |n| supervisor.paths.replica_log(&key.environment, &key.service, key.slot, n);
-    let mut all: Vec<String> = (0..).take(replicas).flat_map(|n| logs::tail(&path(n), each)).collect();
+    let mut all = Vec::new();
+    for n in (0..).take(replicas) {
+        all.append(&mut supervisor.tail_replica(&ReplicaKey { slot: key.clone(), n }, each).await);
+    }
     all.split_off(all.len().saturating_sub(lines))
 }

@@ -67,15 +67,16 @@ impl Client {
             None if children && crate::supervisor::anything_runs(&self.paths) => self.start().await?,
             None => return Ok(()),
         };
-        connection.ask(request).await?;
+        // What it could not end goes on, but it ends itself either way.
+        let asked = connection.ask(request).await;
         let deadline = Instant::now() + END;
         while is_locked(&self.paths.supervisor_lock()) {
             if Instant::now() >= deadline {
-                return Err(broken("end the supervisor", format!("it still runs after {END:?}")));
+                return asked.and(Err(broken("end the supervisor", format!("it still runs after {END:?}"))));
             }
             sleep(PAUSE).await;
         }
-        Ok(())
+        asked.map(drop)
     }
 
     /// Connects to a supervisor that answers; `None` when none does. One that was killed may still accept for a moment,

@@ -33,7 +33,8 @@ pub(crate) fn play(role: &str, args: &[String]) -> ExitCode {
         "supervisor" => runtime.block_on(async {
             let own = std::env::current_exe().unwrap();
             let proxy = supervisor::Launch { program: own, args: vec!["role:proxy".to_owned(), args[0].clone()] };
-            let served = supervisor::serve(LocalPaths::new(&args[0]), supervisor::Options { proxy }).await;
+            let served =
+                supervisor::serve(LocalPaths::new(&args[0]), supervisor::Options { proxy, containers: None }).await;
             served.inspect_err(|e| eprintln!("{e:?}")).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
         }),
         "proxy" => runtime.block_on(async {
