@@ -4,11 +4,16 @@ use plimsoll::prelude::*;
 
 /// The members of the workspace, and for each the members it may be built from. A step is made per member, and a graph is
 /// built from its inputs alone, so they are named here; the step `tidy` and a test hold the list to what is there.
-const MEMBERS: [(&str, &[&str]); 12] = [
+const MEMBERS: [(&str, &[&str]); 13] = [
     ("kairos", &[]),
-    ("plimsoll", &["-core", "-deploy", "-engine", "-http", "-kubernetes", "-local", "-oci", "-process", "-steps"]),
+    (
+        "plimsoll",
+        &["-core", "-deploy", "-docker", "-engine", "-http", "-kubernetes", "-local", "-oci", "-process", "-steps"],
+    ),
     ("plimsoll-core", &[]),
     ("plimsoll-deploy", &["-core", "-http"]),
+    // Containers for the local target's supervisor.
+    ("plimsoll-docker", &["-core", "-deploy", "-local"]),
     ("plimsoll-engine", &["-core", "-process"]),
     ("plimsoll-http", &["-core"]),
     // The local target runs images itself, so it reads them.

@@ -47,7 +47,7 @@ struct DockerAuth {
 
 impl AuthSource {
     /// The credentials for a registry.
-    fn lookup(&self, registry: &str) -> Result<Option<Credentials>, ClientError> {
+    pub fn lookup(&self, registry: &str) -> Result<Option<Credentials>, ClientError> {
         match self {
             Self::Anonymous => Ok(None),
             Self::Fixed(credentials) => Ok(Some(credentials.clone())),

@@ -1,0 +1,241 @@
+//! One scenario's surroundings: a state directory, a target, a client; and the end of everything afterwards.
+
+use crate::{engine, images};
+use plimsoll_core::{Fingerprint, Generation, RunId, Secret, ServiceName, Slot, Timestamp};
+use plimsoll_deploy::{
+    Activation, Change, CutOver, CutOverDone, Health, Move, Release, ServiceSpec, StatePolicy, Target as _, TargetError,
+};
+use plimsoll_local::{LocalPaths, LocalTarget, supervisor::Launch};
+use plimsoll_oci::{AuthSource, Credentials};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+pub(crate) type Scenario = fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub(crate) struct World {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) target: LocalTarget,
+}
+
+/// Runs a scenario, and ends what it started.
+pub(crate) fn run(scenario: Scenario) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = Arc::new(World::new());
+        let outcome = tokio::spawn(scenario(world.clone())).await;
+        let down = world.target.down().await;
+        let log = std::fs::read_to_string(world.paths().supervisor_log()).unwrap_or_default();
+        let log =
+            format!("{log}\n--- proxy\n{}", std::fs::read_to_string(world.paths().proxy_log()).unwrap_or_default());
+        outcome.map_err(|e| format!("{e}\n--- supervisor\n{log}"))?;
+        down.map_err(|e| format!("{e:?}\n--- supervisor\n{log}"))?;
+        match left(&world.paths()).await {
+            none if none.is_empty() => Ok(()),
+            left => Err(format!("left on the engine: {left}\n--- supervisor\n{log}")),
+        }
+    })
+}
+
+/// What the engine has of a project, in lines.
+pub(crate) async fn left(paths: &LocalPaths) -> String {
+    let filter = engine::label(paths);
+    let networks = engine::docker(&["network", "ls", "--filter", &filter, "--format", "{{.Name}}"]).await;
+    let containers = engine::containers(paths, true).await;
+    [containers.join("\n"), networks].concat()
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let target = target(directory.path(), "staging", &engine::socket(), AuthSource::Anonymous);
+        Self { directory, target }
+    }
+
+    /// Another environment under the same supervisor.
+    pub(crate) fn environment(&self, name: &str) -> LocalTarget {
+        target(self.directory.path(), name, &engine::socket(), AuthSource::Anonymous)
+    }
+
+    pub(crate) fn paths(&self) -> LocalPaths {
+        LocalPaths::new(self.directory.path())
+    }
+
+    /// Stands a release up in one slot of each service and cuts over to it.
+    pub(crate) async fn release(&self, release: &Release, slot: Slot) -> Result<CutOverDone, TargetError> {
+        for spec in &release.services {
+            self.target.stand_up(spec, slot, release).await?;
+        }
+        for spec in &release.services {
+            self.ready(&spec.name, slot).await;
+        }
+        let seen = self.target.observe().await?;
+        self.target.cut_over(&moving(release, slot, seen.generation)).await
+    }
+
+    pub(crate) async fn ready(&self, service: &ServiceName, slot: Slot) {
+        eventually("the slot is ready", || async {
+            let seen = self.target.observe().await.unwrap();
+            let of = &seen.services[service];
+            of.live.iter().chain(&of.standby).any(|s| s.slot == slot && s.ready == s.replicas)
+        })
+        .await;
+    }
+
+    pub(crate) async fn port(&self, service: &str) -> u16 {
+        let seen = self.target.observe().await.unwrap();
+        let url = seen.services[&service.parse::<ServiceName>().unwrap()].url.clone().unwrap();
+        url.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    /// The same through another socket of the engine.
+    pub(crate) fn through(&self, socket: &Path) -> LocalTarget {
+        target(self.directory.path(), "staging", socket, AuthSource::Anonymous)
+    }
+
+    /// The same with a login for registries.
+    pub(crate) fn logged_in(&self, username: &str, password: &str) -> LocalTarget {
+        let auth = Credentials { username: username.to_owned(), password: Secret::new(password) };
+        target(self.directory.path(), "staging", &engine::socket(), AuthSource::Fixed(auth))
+    }
+
+    /// The one container of a service's slot, as the `docker` command names it.
+    pub(crate) async fn container(&self, service: &str, slot: Slot) -> String {
+        let names = engine::containers(&self.paths(), true).await;
+        let part = format!("-staging-{service}-{slot}-");
+        let found: Vec<&String> = names.iter().filter(|n| n.contains(&part)).collect();
+        assert_eq!(found.len(), 1, "{names:?}");
+        found[0].clone()
+    }
+
+    /// Asks one container for something that it will not survive: the proxy would ask the next one for the same.
+    pub(crate) async fn ask_itself(&self, service: &str, slot: Slot, path: &str) {
+        let endpoints = self.target.endpoints(&service.parse().unwrap(), slot).await.unwrap();
+        let answer = ask(endpoints[0].trim_start_matches("http://").parse().unwrap(), path).await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+
+    /// What a client gets: the body of a 200.
+    pub(crate) async fn get(&self, service: &str, path: &str) -> String {
+        let (status, body) = get(self.port(service).await, path).await.unwrap();
+        assert_eq!(status, 200, "{service}{path}: {body}");
+        body
+    }
+}
+
+fn target(root: &Path, environment: &str, socket: &Path, auth: AuthSource) -> LocalTarget {
+    let program = std::env::current_exe().unwrap();
+    let args = vec!["role:supervisor".to_owned(), root.to_string_lossy().into_owned()];
+    let secrets = Arc::new(|source: &str| Ok(Secret::new(format!("secret-{source}"))));
+    let environment = environment.parse().unwrap();
+    LocalTarget::in_containers(
+        LocalPaths::new(root),
+        environment,
+        Launch { program, args },
+        socket.to_owned(),
+        auth,
+        secrets,
+    )
+}
+
+/// A client that follows no redirect, as drivers need it.
+pub(crate) fn client() -> plimsoll_http::Client {
+    let options = plimsoll_http::ClientOptions {
+        follow_redirects: false,
+        no_proxy: true,
+        plain_http: true,
+        ..plimsoll_http::ClientOptions::default()
+    };
+    plimsoll_http::Client::new(&options).unwrap()
+}
+
+pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
+    let config = format!("{name}{env:?}");
+    ServiceSpec {
+        name: name.parse().unwrap(),
+        image: images::name(),
+        digest: images::version(1),
+        replicas: 1,
+        public_port: None,
+        env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        secret_env: BTreeMap::new(),
+        depends_on: Vec::new(),
+        health: Health { path: "/ready".to_owned(), deadline_ms: 20_000, interval_ms: 50 },
+        smoke: Vec::new(),
+        activation: Activation::Traffic,
+        state: StatePolicy::External,
+        drain_ms: 1000,
+        stop_grace_ms: 500,
+        config_hash: Fingerprint::of(config.as_bytes()),
+    }
+}
+
+pub(crate) fn worker(env: &[(&str, &str)]) -> ServiceSpec {
+    ServiceSpec { activation: Activation::Exclusive, state: StatePolicy::Shared, ..spec("worker", env) }
+}
+
+pub(crate) fn release(version: &str, services: Vec<ServiceSpec>) -> Release {
+    Release {
+        environment: "staging".parse().unwrap(),
+        version: version.to_owned(),
+        revision: "abc".to_owned(),
+        run: RunId::new(Timestamp::from_millis(1_700_000_000_000), 1),
+        actor: "ann".to_owned(),
+        services,
+        approval: None,
+    }
+}
+
+/// All services of a release to one slot, from the other unless this is the first.
+pub(crate) fn moving(release: &Release, to: Slot, from: Generation) -> CutOver {
+    let old = (from > Generation(0)).then(|| to.other());
+    let moves = release.services.iter().map(|s| Move { service: s.name.clone(), from: old, to }).collect();
+    CutOver { from, moves, release: release.clone(), change: Change::Promote }
+}
+
+/// One request on one connection.
+pub(crate) async fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
+    ask(([127, 0, 0, 1], port).into(), path).await
+}
+
+async fn ask(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(at).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
+    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"))?;
+    Ok((status, answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned())))
+}
+
+/// Waits for a fact, at most a minute: containers on a busy machine take seconds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !fact().await {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) fn kill(pid: u32) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+}
+
+pub(crate) fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let zombie = stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z"));
+    !zombie && test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap()).is_ok()
+}
