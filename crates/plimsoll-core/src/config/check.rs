@@ -157,9 +157,6 @@ impl Check<'_> {
     fn environment(&mut self, name: &str, environment: &Environment) {
         let below = |key| ["environments", name, key];
         let known = "known, but not available in this version";
-        if environment.target == Target::Docker {
-            self.value(&below("target"), format!("the target `docker` is {known}"), "use \"local\"");
-        }
         self.kubernetes(name, environment);
         if environment.strategy.kind == StrategyKind::Canary {
             let path = ["environments", name, "strategy", "kind"];

@@ -45,10 +45,18 @@ pub enum Target {
     /// Processes of this machine behind the embedded proxy.
     #[default]
     Local,
-    /// Docker Engine. Known, not yet available.
+    /// Containers of this machine's Docker Engine behind the embedded proxy.
     Docker,
     /// A namespace of a Kubernetes cluster.
     Kubernetes,
+}
+
+impl Target {
+    /// Whether it is what an environment runs on that names nothing.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether a person's yes is needed.

@@ -3,7 +3,7 @@
 
 use super::{
     Activation, Autoscale, Config, Environment, HealthSettings, Method, Period, Resources, SecretSource, Service,
-    Smoke, StatePolicy, Storage, explain::choice,
+    Smoke, StatePolicy, Storage, Target, explain::choice,
 };
 use crate::{Classify, EnvironmentName, ErrorClass, ServiceName};
 use serde::Serialize;
@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 pub struct ResolvedService {
     /// Its name.
     pub name: ServiceName,
+    /// What it runs on. Not named for the default, so that what runs as processes keeps its hash from before there was a choice.
+    #[serde(skip_serializing_if = "Target::is_default")]
+    pub target: Target,
     /// The cargo package it is built from.
     pub package: String,
     /// The binary of that package.
@@ -136,6 +139,7 @@ impl Config {
         let env = [&defaults.env, &service.env, &environment.env, &here.env].into_iter().flatten();
         ResolvedService {
             name: name.clone(),
+            target: environment.target,
             package: service.package.clone(),
             bin: service.bin.clone().unwrap_or_else(|| name.to_string()),
             replicas: here.replicas.or(service.replicas).or(defaults.replicas).unwrap_or(1),

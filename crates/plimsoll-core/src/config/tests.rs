@@ -94,7 +94,6 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
             "no header name",
             "content-type",
         ),
-        ("[environments.a]\ntarget = \"docker\"", (6, 10), "known, but not available", "\"local\""),
         ("[environments.a]\nstrategy = { kind = \"canary\" }", (6, 21), "known, but not available", "blue-green"),
         ("[environments.a]\nbranch = \"-x\"", (6, 10), "`-x` is no branch name", "main"),
         ("[environments.a]\ngate = \"open\"\napproval = { quorum = 1 }", (7, 1), "asks nobody", "gate"),
@@ -117,7 +116,7 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
 #[test]
 fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
     let text = format!(
-        "{HEAD}prot = 1\nreplicas = 0\nstate = \"x\"\n[services.api]\nbin = \"a\"\n[services.job]\npackage = \"p\"\ndepends_on = [\"api\"]\n[environments.a]\ntarget = \"docker\"\nslo = {{ probe_rate = 0 }}\n"
+        "{HEAD}prot = 1\nreplicas = 0\nstate = \"x\"\n[services.api]\nbin = \"a\"\n[services.job]\npackage = \"p\"\ndepends_on = [\"api\"]\n[environments.a]\nbranch = \"-x\"\nslo = {{ probe_rate = 0 }}\n"
     );
     let error = refused(&text);
     let lines: Vec<usize> = error.mistakes.iter().map(|mistake| mistake.line).collect();

@@ -5,7 +5,14 @@ use plimsoll_local::{
     LocalPaths, proxy,
     supervisor::{self, Launch, Options},
 };
-use std::{ffi::OsString, net::TcpListener, os::fd::AsFd, os::unix::net::UnixStream, path::Path, process::ExitCode};
+use std::{
+    ffi::OsString,
+    net::TcpListener,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 use tracing_subscriber::filter::LevelFilter;
 
 pub(crate) const SUPERVISOR: &str = "__supervisor";
@@ -61,7 +68,11 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 async fn supervise(state: &Path) -> Outcome {
     let args = vec![PROXY.to_owned(), state.display().to_string()];
     let proxy = Launch { program: std::env::current_exe()?, args };
-    Ok(supervisor::serve(LocalPaths::new(state), Options { proxy }).await?)
+    Ok(supervisor::serve(
+        LocalPaths::new(state),
+        Options { proxy, containers: Some(Arc::new(plimsoll_docker::Containers::default())) },
+    )
+    .await?)
 }
 
 async fn route(state: &Path) -> Outcome {

@@ -1,7 +1,8 @@
 //! What delivery needs of this machine: a way to compile for each configured platform, and room for the sockets.
 
+use super::resources::engine;
 use crate::{report::Finding, running, session::Session};
-use plimsoll_core::config::Severity;
+use plimsoll_core::config::{Severity, Target};
 use plimsoll_local::LocalPaths;
 use plimsoll_steps::{Machine, Workspace};
 use std::os::unix::ffi::OsStrExt;
@@ -35,5 +36,22 @@ pub(crate) fn doctor(session: &Session) -> Vec<Finding> {
         let found = format!("{} is too long a path for a socket", socket.display());
         Finding::required("state directory", found, "set PLIMSOLL_STATE_DIR to a shorter path")
     });
+    if session.config.environments.values().any(|environment| environment.target == Target::Docker) {
+        findings.push(docker(session));
+    }
     findings
+}
+
+/// Whether the engine that some environment runs on answers.
+fn docker(session: &Session) -> Finding {
+    let socket = match engine(&session.environment) {
+        Ok(socket) => socket,
+        Err(error) => return Finding::required("docker", error.one_line(), "unset DOCKER_HOST"),
+    };
+    let asked = running::runtime().map(|runtime| runtime.block_on(plimsoll_docker::version(&socket)));
+    match asked {
+        Ok(Ok(version)) => Finding::ok("docker", format!("engine {version} at {}", socket.display())),
+        Ok(Err(error)) => Finding::required("docker", error.to_string(), "sudo systemctl start docker"),
+        Err(error) => Finding::required("docker", error.to_string(), "see the message"),
+    }
 }

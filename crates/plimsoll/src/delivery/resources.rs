@@ -60,9 +60,13 @@ impl Delivery {
                 #[cfg(not(feature = "kubernetes"))]
                 TargetConfig::Kubernetes => return Err(without("kubernetes", name)),
                 TargetConfig::Docker => {
-                    return Err(StepError::user(format!(
-                        "environment {name} has the target docker, which this version cannot deploy to"
-                    )));
+                    let engine = engine(&session.environment)?;
+                    let (paths, launch, secrets) = (paths.clone(), launch.clone(), Arc::clone(&secrets));
+                    let auth = registry_options(&session.environment).auth;
+                    let target = LocalTarget::in_containers(paths, name.clone(), launch, engine, auth, secrets);
+                    let target = Arc::new(target);
+                    local.get_or_insert_with(|| Arc::clone(&target));
+                    targets.insert(name.clone(), target);
                 }
             }
         }
@@ -125,6 +129,12 @@ fn without(feature: &str, environment: &EnvironmentName) -> StepError {
         "environment {environment} has the target {feature}, which was left out of this executable"
     ))
     .with_hint(format!("add the feature `{feature}` of `plimsoll` to your xtask"))
+}
+
+/// The socket of the engine that runs containers.
+pub(crate) fn engine(environment: &Environment) -> Result<PathBuf, StepError> {
+    let host = environment.get("DOCKER_HOST").map(|value| value.to_string_lossy());
+    plimsoll_docker::socket(host.as_deref()).map_err(|e| StepError::of(&e))
 }
 
 fn registry_options(environment: &Environment) -> RegistryOptions {
