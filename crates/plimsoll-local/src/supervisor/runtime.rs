@@ -114,6 +114,9 @@ impl Order {
         variables.insert("PORT".to_owned(), inside.port.to_string());
         variables.insert("HOST".to_owned(), inside.host.to_string());
         variables.insert("SERVICE_SLOT".to_owned(), slot.to_string());
+        if self.spec.activation == Activation::Exclusive {
+            variables.insert("PLIMSOLL_ACTIVATION".to_owned(), "managed".to_owned());
+        }
         variables.insert("PLIMSOLL_ENVIRONMENT".to_owned(), environment.to_string());
         variables.insert("PLIMSOLL_IDENTITY".to_owned(), inside.identity.to_string_lossy().into_owned());
         if let Some(directory) = &inside.state {

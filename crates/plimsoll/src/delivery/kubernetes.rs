@@ -3,11 +3,14 @@
 use crate::session::Session;
 use plimsoll_core::{
     EnvironmentName,
-    config::{Environment, KubernetesSettings, Render, Target as TargetConfig},
+    config::{Environment, KubernetesSettings, Period, Render, Target as TargetConfig},
 };
 use plimsoll_deploy::{Release, ServiceSpec};
 use plimsoll_engine::StepError;
-use plimsoll_kubernetes::{Access, KubernetesTarget, Object, SecretSource, Source};
+use plimsoll_kubernetes::{
+    Access, KubernetesTarget, Object, SecretSource, Source,
+    manifest::{Context, typed},
+};
 use plimsoll_steps::RenderedObjects;
 use std::{path::PathBuf, sync::Arc};
 
@@ -23,7 +26,8 @@ pub(super) fn target(
 ) -> KubernetesTarget {
     let settings = &environment.kubernetes;
     let access = Access { kubeconfig: kubeconfig(session), context: settings.context.clone() };
-    KubernetesTarget::new(access, name.clone(), namespace(session, name, settings), secrets, Arc::new(objects_of))
+    let render = objects(session.config.project.name.to_string(), settings.lame_duck);
+    KubernetesTarget::new(access, name.clone(), namespace(session, name, settings), secrets, render)
 }
 
 fn namespace(session: &Session, name: &EnvironmentName, settings: &KubernetesSettings) -> String {
@@ -40,13 +44,20 @@ fn kubeconfig(session: &Session) -> Vec<PathBuf> {
     }
 }
 
-/// The objects of a service: those that came with the release, else typed ones.
-fn objects_of(spec: &ServiceSpec, release: &Release) -> Result<Vec<Object>, String> {
-    if spec.objects.is_empty() {
-        let _ = release;
-        return Err("typed objects are not made yet".to_owned());
-    }
-    spec.objects.iter().map(|value| Object::try_from(value.clone()).map_err(|e| e.to_string())).collect()
+/// Makes the objects of a service: those that came with the release, else typed ones.
+fn objects(project: String, lame_duck: Option<Period>) -> plimsoll_kubernetes::Render {
+    let seconds = lame_duck.map(|period| u32::try_from(period.millis().div_ceil(1000)).unwrap_or(u32::MAX));
+    Arc::new(move |spec: &ServiceSpec, release: &Release| {
+        if spec.objects.is_empty() {
+            let context = Context::new(project.clone(), release.environment.clone(), &release.services);
+            let context = match seconds {
+                Some(seconds) => context.lame_duck(seconds),
+                None => context,
+            };
+            return typed(spec, &context).map_err(|e| e.to_string());
+        }
+        spec.objects.iter().map(|value| Object::try_from(value.clone()).map_err(|e| e.to_string())).collect()
+    })
 }
 
 /// Renders the charts and overlays of all environments that have one.
