@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName};
-use plimsoll_deploy::{ServiceSpec, TargetError};
+use plimsoll_deploy::{Activation, ServiceSpec, TargetError};
 use plimsoll_process::{Detached, ProcessError};
 use serde::{Deserialize, Serialize};
 use std::{
