@@ -30,12 +30,16 @@ pub(super) fn earlier_log(ledger: &Ledger, directory: &Path) -> Result<(), Ledge
         let mut bytes = before;
         // A line without its end is of a process that died: never acknowledged.
         for line in text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-            let record: Record = serde_json::from_slice(line).map_err(|source| LedgerError::DamagedLine {
+            let mut record: Record = serde_json::from_slice(line).map_err(|source| LedgerError::DamagedLine {
                 path: path.clone(),
                 offset: bytes,
                 source,
             })?;
             if state.known(&record.order.id)?.is_none() {
+                // Whoever wrote the line knew nothing of what has been decided here meanwhile.
+                let held = state.holdings()?.get(&record.order.instrument).map_or(0, |held| held.position);
+                let change = if record.accepted { record.order.signed_quantity() } else { 0 };
+                record.position = i32::try_from(i64::from(held) + change).unwrap_or(record.position);
                 state.add(&record)?;
             }
             bytes += line.len() as u64;

@@ -115,10 +115,12 @@ fn an_earlier_order_log_is_taken_over_and_what_comes_later_at_the_next_start() {
     let ledger = open(&directory);
     assert_eq!((position(&ledger), ledger.orders(0, 10).expect("readable").total), (1, 1), "a torn line is no order");
     assert!(matches!(place(&ledger, "1"), Verdict::Known(_)));
+    place(&ledger, "meanwhile");
     std::fs::write(&path, format!("{}{}", line("1", 1), line("2", 2))).expect("written");
     drop(ledger);
-    assert_eq!(position(&open(&directory)), 2);
-    assert_eq!(position(&open(&directory)), 2, "once");
+    assert_eq!(position(&open(&directory)), 3);
+    assert_eq!(position(&open(&directory)), 3, "once");
+    check_state(&mut open(&directory)).expect("each follows from those before it");
 
     std::fs::write(&path, format!("{}{}nonsense\n", line("1", 1), line("2", 2))).expect("written");
     let refused = Ledger::open(Some(directory.path()), Schema::NEWEST);
