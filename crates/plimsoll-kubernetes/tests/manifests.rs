@@ -16,17 +16,40 @@ use kube::{
     },
     config::{KubeConfigOptions, Kubeconfig},
 };
-use plimsoll_core::{ByteSize, Digest, Fingerprint, ImageRef, Millicores, Secret as Value};
+use plimsoll_core::{ByteSize, Digest, EnvironmentName, Fingerprint, ImageRef, Millicores, Secret as Value, Slot};
 use plimsoll_deploy::{Access, Activation, Autoscale, Health, Resources as Wanted, ServiceSpec, StatePolicy, Storage};
 use plimsoll_kubernetes::{
-    Object,
+    Object, Place, in_slot,
     manifest::{
         Autoscaler, Claim, ConfigMap, Container, Context, CronJob, Deployment, Disruption, Ingress, Labels, Pod,
         PriorityClass, Probe, Resources, Role, RoleBinding, Scaling, Secret, Service, ServiceAccount, StatefulSet,
         Volume, objects, typed,
     },
 };
-use std::{collections::BTreeMap, env, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::PathBuf,
+};
+
+/// What the builders make, but for `ExternalSecret`, which a bare cluster does not know.
+const KINDS: [&str; 15] = [
+    "ConfigMap",
+    "CronJob",
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "Ingress",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "PriorityClass",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
+];
 
 /// The cluster's API; `None`, and a sentence, where there is no cluster.
 async fn cluster() -> Option<Client> {
@@ -60,6 +83,7 @@ fn spec(name: &str) -> ServiceSpec {
         resources: Wanted::default(),
         autoscale: None,
         storage: None,
+        objects: Vec::new(),
         config_hash: Fingerprint::of(name.as_bytes()),
     }
 }
@@ -156,10 +180,17 @@ async fn refusal(client: &Client, namespace: &str, object: &Object) -> Option<St
 async fn a_real_api_server_takes_what_is_built() {
     let Some(client) = cluster().await else { return };
     let services = services();
-    let context = Context::new("shop", "staging".parse().expect("a name"), &services);
+    let environment: EnvironmentName = "staging".parse().expect("a name");
+    let context = Context::new("shop", environment.clone(), &services);
     let mut built = others();
     for service in &services {
-        built.extend(typed(service, &context).unwrap_or_else(|error| panic!("{error}")));
+        let objects = typed(service, &context).unwrap_or_else(|error| panic!("{error}"));
+        let place =
+            Place { environment: &environment, slot: Slot::Green, version: "1.0.0", replicas: service.replicas };
+        let slotted = in_slot(&objects, service, &place).unwrap_or_else(|error| panic!("{error}"));
+        built.extend(objects);
+        built.extend(slotted.own);
+        built.push(slotted.service);
     }
     let namespace = format!("plimsoll-manifests-{}", std::process::id());
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -179,7 +210,8 @@ async fn a_real_api_server_takes_what_is_built() {
     }
     namespaces.delete(&namespace, &DeleteParams::default()).await.expect("the namespace is deleted");
     assert!(refused.is_empty(), "{}", refused.join("\n"));
-    assert!(built.len() > 30, "{} objects", built.len());
+    let kinds: BTreeSet<&str> = built.iter().map(Object::kind).collect();
+    assert_eq!(kinds, BTreeSet::from(KINDS));
 }
 
 /// The first pod of a workload, without what must be there before it.
