@@ -222,6 +222,9 @@ fn reference(field: &str) -> &'static [(&'static str, &'static str)] {
 /// What a slot's copy of an object is called. What several services read, each has a copy of.
 fn copy_name(name: &str, spec: &ServiceSpec, slot: Slot) -> String {
     let service = spec.name.as_str();
+    if name == format!("{service}-identity") {
+        return names::identity(&spec.name, slot);
+    }
     let own = name.strip_prefix(service).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
     if own { names::slotted(name, slot) } else { names::slotted(&format!("{service}-{name}"), slot) }
 }

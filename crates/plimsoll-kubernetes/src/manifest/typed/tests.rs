@@ -1,6 +1,7 @@
 //! The objects of a service, as the settings of its spec make them.
 
 use super::*;
+use crate::{Place, in_slot};
 use plimsoll_core::{Digest, Fingerprint, Millicores};
 use plimsoll_deploy::{Access, Health};
 use serde_json::{Value, json};
@@ -182,4 +183,27 @@ fn secrets_come_from_a_secret_of_the_service_s_name() {
     web.env.insert("KEY".to_owned(), "plain".to_owned());
     let error = typed(&web, &context(&[])).unwrap_err().to_string();
     assert!(error.contains("`KEY` is in Secret web too"), "{error}");
+}
+
+#[test]
+fn in_a_slot_a_service_has_its_own_of_everything_but_its_address() {
+    let autoscale = Autoscale { min: 2, max: 6, cpu_pct: Some(70), memory_pct: None, scale_down_after_s: 120 };
+    let mut web = ServiceSpec { state: StatePolicy::PerSlot, autoscale: Some(autoscale), ..spec("web") };
+    web.resources.cpu = Some(Millicores::new(100));
+    let environment = "production".parse().unwrap();
+    let place = Place { environment: &environment, slot: Slot::Green, version: "1.0.0", replicas: 2 };
+    let slotted = in_slot(&built(&web), &web, &place).unwrap();
+    assert_eq!(titles(&slotted.shared), ["ServiceAccount web", "NetworkPolicy web"]);
+    let own = [
+        "PersistentVolumeClaim web-state-green",
+        "Deployment web-green",
+        "PodDisruptionBudget web-green",
+        "HorizontalPodAutoscaler web-green",
+    ];
+    assert_eq!(titles(&slotted.own), own);
+    assert_eq!(slotted.service.title(), "Service web");
+    let pod = object(&slotted.own, "Deployment").pointer("/spec/template/spec").unwrap();
+    assert_eq!(pod["volumes"].as_array().unwrap().len(), 2, "{pod}");
+    assert_eq!(pod["volumes"][0]["configMap"]["name"], json!(names::identity(&web.name, Slot::Green)));
+    assert_eq!(pod["volumes"][1]["persistentVolumeClaim"]["claimName"], json!("web-state-green"));
 }
