@@ -74,10 +74,19 @@ impl Summary {
 
 impl Load {
     pub(crate) fn on(url: &str) -> Self {
+        Self::by(Command::new("wrk"), "-t2", CONNECTIONS, url)
+    }
+
+    /// The same, from where `command` runs what it is given. Fewer connections: the cluster shares this machine.
+    pub(crate) fn by_way_of(mut command: Command, url: &str) -> Self {
+        command.arg("wrk");
+        Self::by(command, "-t1", "-c16", url)
+    }
+
+    fn by(mut command: Command, threads: &str, connections: &str, url: &str) -> Self {
         let mut script = tempfile::Builder::new().suffix(".lua").tempfile().unwrap();
         script.write_all(SCRIPT.as_bytes()).unwrap();
-        let mut command = Command::new("wrk");
-        command.args(["-t2", CONNECTIONS, LONGEST, "--timeout", "10s", "-s"]).arg(script.path()).arg(url);
+        command.args([threads, connections, LONGEST, "--timeout", "10s", "-s"]).arg(script.path()).arg(url);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let answered = Arc::new(AtomicU64::new(0));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -102,12 +111,19 @@ impl Load {
 
     /// Ends it, as a person does.
     pub(crate) fn stop(mut self) -> Summary {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::INT)
-            .unwrap();
+        let wrk = innermost(self.child.id());
+        let wrk = rustix::process::Pid::from_raw(i32::try_from(wrk).unwrap()).unwrap();
+        rustix::process::kill_process(wrk, rustix::process::Signal::INT).unwrap();
         let summary = self.reader.take().unwrap().join().unwrap();
         assert!(self.child.wait().unwrap().success());
         summary
     }
+}
+
+/// The process itself, or the one it waits for: what runs `wrk` elsewhere does not hand signals on.
+fn innermost(pid: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().next().map_or(pid, |child| innermost(child.parse().unwrap()))
 }
 
 impl Drop for Load {

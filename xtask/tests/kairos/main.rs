@@ -8,6 +8,7 @@
     reason = "the executable is started as a person does, and what was measured is printed"
 )]
 
+mod cluster;
 mod cutover;
 mod load;
 mod place;

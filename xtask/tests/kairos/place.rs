@@ -4,6 +4,7 @@
 use crate::world::{Live, Status, eventually, processes_of};
 use std::{
     env,
+    ffi::OsString,
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
@@ -47,6 +48,8 @@ impl Ran {
 
 pub(crate) struct Place {
     state: PathBuf,
+    /// Further variables of every command.
+    variables: Vec<(String, OsString)>,
     _directory: tempfile::TempDir,
     /// There is one clone, and one machine to be loaded: the tests go one after the other.
     _turn: MutexGuard<'static, ()>,
@@ -55,15 +58,26 @@ pub(crate) struct Place {
 impl Place {
     /// The clone at its first commit, with nothing released.
     pub(crate) fn new() -> Self {
+        Self::configured(configured, Vec::new())
+    }
+
+    /// The same with a configuration of its own, and variables for every command.
+    pub(crate) fn configured(configured: impl Fn(&str) -> String, variables: Vec<(String, OsString)>) -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().unwrap();
-        let place = Self { state: directory.path().join("s"), _directory: directory, _turn: turn };
+        let place = Self { state: directory.path().join("s"), variables, _directory: directory, _turn: turn };
         git(&["checkout", "--quiet", "--force", "-B", "main", "FETCH_HEAD"]);
         let path = clone().join("plimsoll.toml");
         fs::write(&path, configured(&fs::read_to_string(&path).unwrap())).unwrap();
-        git(&["commit", "--quiet", "--all", "--message", "trade"]);
+        git(&["add", "--all"]);
+        git(&["commit", "--quiet", "--message", "trade"]);
         place
+    }
+
+    /// Forgets what this machine knows of runs, as a fresh clone on another one.
+    pub(crate) fn forget(&mut self) {
+        self.state = self.state.with_extension("fresh");
     }
 
     pub(crate) fn state(&self) -> &Path {
@@ -83,6 +97,7 @@ impl Place {
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         let mut command = clean(executable());
         command.args(args).current_dir(clone()).env("PLIMSOLL_STATE_DIR", &self.state);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         Ran::of(command.stdin(Stdio::null()).output().unwrap())
     }
 
@@ -112,7 +127,7 @@ impl Drop for Place {
 }
 
 /// The repository's own configuration, for trading and for tests that wait.
-fn configured(text: &str) -> String {
+pub(crate) fn configured(text: &str) -> String {
     let architecture = if env::consts::ARCH == "aarch64" { "linux/arm64" } else { "linux/amd64" };
     let slo = text.lines().find(|line| line.starts_with("slo = ")).unwrap();
     let staging = "[environments.staging]\n";
@@ -161,7 +176,7 @@ fn home() -> &'static Path {
 }
 
 /// The clone, which has fetched what is committed here.
-fn clone() -> &'static Path {
+pub(crate) fn clone() -> &'static Path {
     static CLONE: OnceLock<PathBuf> = OnceLock::new();
     CLONE.get_or_init(|| {
         let clone = home().join("repository");
