@@ -22,6 +22,7 @@ pub(crate) struct Delivery {
     /// What runs on this machine: the first local environment speaks for its supervisor, and the embedded registry.
     pub(crate) local: Option<Arc<LocalTarget>>,
     pub(crate) http: Client,
+    prober: Client,
     pub(crate) registry: RegistryClient,
     registry_launch: Launch,
 }
@@ -31,6 +32,10 @@ impl Delivery {
     pub(crate) fn open(session: &Session) -> Result<Self, StepError> {
         let options = ClientOptions { follow_redirects: false, ..ClientOptions::default() };
         let http = Client::new(&options).map_err(|e| StepError::of(&e))?;
+        // Asks where targets say that their replicas are: containers have addresses of networks inside this machine, which
+        // plain HTTP does not leave, and no proxy of the environment leads to.
+        let probing = ClientOptions { plain_http: true, no_proxy: true, ..options };
+        let prober = Client::new(&probing).map_err(|e| StepError::of(&e))?;
         let registry = RegistryClient::new(http.clone(), registry_options(&session.environment));
         // The kept copy: cargo may replace the executable that runs now while the supervisor still lives.
         let own = std::env::current_exe().and_then(|own| session.state.keep_executable(&own));
@@ -71,7 +76,7 @@ impl Delivery {
             }
         }
         let registry_launch = daemons::registry_launch(&program, &session.state.path().join("registry"));
-        Ok(Self { targets, local, http, registry, registry_launch })
+        Ok(Self { targets, local, http, prober, registry, registry_launch })
     }
 
     fn locator(&self, session: &Session) -> Registry {
@@ -116,7 +121,7 @@ pub(crate) async fn resources(
         .with(Arc::new(store))
         .with(Arc::new(origins))
         .with(Arc::new(Machine::look(workspace.sysroot(), &session.environment)))
-        .with(Arc::new(Targets::new(delivery.targets, Arc::new(delivery.http.clone()))))
+        .with(Arc::new(Targets::new(delivery.targets, Arc::new(delivery.prober))))
         .with(Arc::new(delivery.http))
         .with(Arc::new(delivery.registry))
         .with(Arc::new(Asking(asker))))
