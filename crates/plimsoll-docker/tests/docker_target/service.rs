@@ -142,7 +142,7 @@ fn confined() -> String {
     format!(
         "uid={} caps={} no_new_privs={} root={} tmp={} identity={}",
         field("Uid:"),
-        field("CapEff:"),
+        field("CapBnd:"),
         field("NoNewPrivs:"),
         writable("/written"),
         writable("/tmp/written"),
