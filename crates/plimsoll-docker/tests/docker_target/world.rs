@@ -40,6 +40,9 @@ pub(crate) fn run(scenario: Scenario) -> Result<(), String> {
         let log = std::fs::read_to_string(world.paths().supervisor_log()).unwrap_or_default();
         let log =
             format!("{log}\n--- proxy\n{}", std::fs::read_to_string(world.paths().proxy_log()).unwrap_or_default());
+        if outcome.is_err() || down.is_err() {
+            clear(&world.paths()).await;
+        }
         outcome.map_err(|e| format!("{e}\n--- supervisor\n{log}"))?;
         down.map_err(|e| format!("{e:?}\n--- supervisor\n{log}"))?;
         match left(&world.paths()).await {
@@ -47,6 +50,17 @@ pub(crate) fn run(scenario: Scenario) -> Result<(), String> {
             left => Err(format!("left on the engine: {left}\n--- supervisor\n{log}")),
         }
     })
+}
+
+/// Removes what a failed scenario left.
+async fn clear(paths: &LocalPaths) {
+    for name in engine::containers(paths, true).await {
+        engine::docker(&["rm", "--force", "--volumes", &name]).await;
+    }
+    let networks = engine::docker(&["network", "ls", "--quiet", "--filter", &engine::label(paths)]).await;
+    for network in networks.lines() {
+        engine::docker(&["network", "rm", network]).await;
+    }
 }
 
 /// What the engine has of a project, in lines.
