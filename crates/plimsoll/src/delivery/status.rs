@@ -2,10 +2,11 @@
 
 use super::resources::Delivery;
 use crate::{cli_error::CliError, session::Session};
+use plimsoll_core::ErrorClass;
 use plimsoll_deploy::{Observation, ReleaseRecord, Switched, TargetKind};
 use plimsoll_engine::StepError;
 use serde::Serialize;
-use std::{fmt::Write, process::ExitCode};
+use std::{fmt::Write, process::ExitCode, time::Duration};
 
 /// `status --json`; its shape is stable and described by `docs/status.schema.json`.
 #[derive(Debug, Serialize)]
@@ -24,6 +25,8 @@ struct EnvironmentStatus {
     lock: Option<plimsoll_deploy::LockView>,
     /// What somebody else changed there.
     drift: Vec<plimsoll_deploy::Drift>,
+    /// Why nothing is known of it now.
+    problem: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,14 +52,22 @@ struct ServiceStatus {
     failing: Option<String>,
 }
 
+/// A target that takes longer to look at keeps nobody from hearing of the others.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Prints the status of all environments.
 pub(crate) async fn status(session: &Session) -> Result<ExitCode, CliError> {
     let delivery = Delivery::open(session)?;
     let mut environments = Vec::new();
     for (name, target) in &delivery.targets {
-        let seen = target.peek().await.map_err(|e| StepError::of(&e))?;
-        environments.push(environment(name.as_str(), target.kind(), seen));
+        let (seen, problem) = match tokio::time::timeout(PATIENCE, target.peek()).await {
+            Ok(Ok(seen)) => (seen, None),
+            Ok(Err(error)) => (None, Some(StepError::of(&error).to_string())),
+            Err(_) => (None, Some(format!("it did not answer within {} s", PATIENCE.as_secs()))),
+        };
+        environments.push(EnvironmentStatus { problem, ..environment(name.as_str(), target.kind(), seen) });
     }
+    let unknown = environments.iter().any(|e| e.problem.is_some());
     let status = Status { environments };
     let text = if session.global.json {
         serde_json::to_string_pretty(&status).expect("a status is plain data") + "\n"
@@ -64,7 +75,8 @@ pub(crate) async fn status(session: &Session) -> Result<ExitCode, CliError> {
         render(&status)
     };
     session.console.out(&text);
-    Ok(ExitCode::SUCCESS)
+    // What cannot be looked at is an external failure; the others have been told all the same.
+    Ok(if unknown { ExitCode::from(ErrorClass::External.exit_code()) } else { ExitCode::SUCCESS })
 }
 
 fn environment(name: &str, target: TargetKind, seen: Option<Observation>) -> EnvironmentStatus {
@@ -77,6 +89,7 @@ fn environment(name: &str, target: TargetKind, seen: Option<Observation>) -> Env
         live: None,
         lock: None,
         drift: Vec::new(),
+        problem: None,
     };
     let Some(seen) = seen else { return nothing(name) };
     EnvironmentStatus {
@@ -120,6 +133,10 @@ fn render(status: &Status) -> String {
     let mut out = String::new();
     let mut say = |text: String| writeln!(out, "{text}").expect("a string can always be written to");
     for environment in &status.environments {
+        if let Some(problem) = &environment.problem {
+            say(format!("{}: unknown: {problem}", environment.name));
+            continue;
+        }
         let Some(live) = &environment.live else {
             say(format!("{}: nothing was deployed yet", environment.name));
             continue;
@@ -151,6 +168,9 @@ fn render(status: &Status) -> String {
             if let Some(failing) = service.failing.as_ref().filter(|_| common.is_none()) {
                 say(format!("    {failing}"));
             }
+        }
+        for drift in &environment.drift {
+            say(format!("  CHANGED BY SOMEBODY ELSE  {drift}"));
         }
         if let Some(lock) = &environment.lock {
             say(format!("  locked by run {} of {} since {}", lock.run, lock.actor, lock.since.readable()));
