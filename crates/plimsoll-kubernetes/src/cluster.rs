@@ -126,6 +126,16 @@ impl<K> Kind for K where
 {
 }
 
+/// What a pod is asked.
+pub(crate) struct Question<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: Vec<u8>,
+    /// How long the whole answer may take.
+    pub(crate) limit: Duration,
+}
+
 /// What a pod answered.
 #[derive(Debug)]
 pub(crate) struct PodAnswer {
@@ -141,7 +151,7 @@ impl Cluster {
         config.default_namespace.clone_from(&namespace);
         config.connect_timeout = Some(Duration::from_secs(5));
         // A watch is silent for minutes; requests have a limit of their own.
-        config.read_timeout = Some(Duration::from_secs(300));
+        config.read_timeout = Some(Duration::from_mins(5));
         let client = |config: Config| Client::try_from(config).map_err(|e| AccessError::Client(Box::new(e)));
         let mut without_retry = config.clone();
         without_retry.default_retry = false;
@@ -268,12 +278,9 @@ impl Cluster {
         &self,
         namespace: &str,
         place: &str,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Vec<u8>,
-        limit: Duration,
+        question: Question<'_>,
     ) -> Result<PodAnswer, kube::Error> {
+        let Question { method, path, headers, body, limit } = question;
         let uri = format!("/api/v1/namespaces/{namespace}/{place}/proxy{path}");
         let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
@@ -295,13 +302,12 @@ impl Cluster {
     async fn dynamic(&self, object: &Object) -> Result<Api<DynamicObject>, TargetError> {
         let key = (object.api_version().to_owned(), object.kind().to_owned());
         let known = self.kinds.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let (resource, scope) = match known {
-            Some(known) => known,
-            None => {
-                let found = self.discover(object).await?;
-                self.kinds.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
-                found
-            }
+        let (resource, scope) = if let Some(known) = known {
+            known
+        } else {
+            let found = self.discover(object).await?;
+            self.kinds.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
+            found
         };
         Ok(match scope {
             Scope::Cluster => Api::all_with(self.client.clone(), &resource),

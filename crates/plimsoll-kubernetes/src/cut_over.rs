@@ -21,7 +21,7 @@ use crate::{
 use json_patch::{Patch, PatchOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use plimsoll_core::{EnvironmentName, Generation, RunId, ServiceName, Slot, Timestamp};
-use plimsoll_deploy::{CutOver, CutOverDone, ReleaseRecord, TargetError, admit};
+use plimsoll_deploy::{CutOver, CutOverDone, Fut, ReleaseRecord, TargetError, admit};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -92,8 +92,9 @@ fn micros(since: Instant) -> u64 {
 }
 
 impl Site<'_> {
-    pub(crate) async fn look(&self) -> Result<World, TargetError> {
-        World::look(self.cluster, self.environment, self.releases).await
+    /// Boxed: six requests at once are a large future, and everybody looks.
+    pub(crate) fn look(&self) -> Fut<'_, World> {
+        Box::pin(World::look(self.cluster, self.environment, self.releases))
     }
 
     pub(crate) fn stale(&self, expected: Generation, current: Generation) -> TargetError {

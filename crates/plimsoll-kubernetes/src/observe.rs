@@ -85,7 +85,7 @@ impl World {
         let others = |pod: &&&Pod| pods::digests(pod).contains(&workload.digest) || wrong(pod).is_none();
         let ready = own.iter().filter(|pod| pods::is_ready(pod)).filter(others).count();
         let ready = if workload.seen { u16::try_from(ready).unwrap_or(u16::MAX) } else { 0 };
-        let trouble = (ready < workload.replicas).then(|| self.trouble(workload, &own)).flatten();
+        let trouble = (ready < workload.replicas).then(|| Self::trouble(workload, &own)).flatten();
         SlotView {
             slot: workload.slot,
             digest: workload.digest.clone(),
@@ -101,7 +101,7 @@ impl World {
     }
 
     /// The first thing that is wrong with a slot: what makes waiting useless before what may pass.
-    fn trouble(&self, workload: &Workload, own: &[&Pod]) -> Option<Trouble> {
+    fn trouble(workload: &Workload, own: &[&Pod]) -> Option<Trouble> {
         let of_pods: Vec<Trouble> = own
             .iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())

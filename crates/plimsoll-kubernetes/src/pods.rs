@@ -1,6 +1,6 @@
 //! Pods: how they are, in words, and what they are told over HTTP through the API server.
 
-use crate::cluster::{Cluster, PodAnswer};
+use crate::cluster::{Cluster, PodAnswer, Question};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use plimsoll_core::{Digest, Generation};
 use serde::Deserialize;
@@ -149,7 +149,7 @@ async fn tell(
     let place = format!("pods/{}:{}", name(pod), port(pod));
     let body = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
     let headers = [("content-type", "application/json")];
-    cluster.ask(cluster.namespace(), &place, method, path, &headers, body, limit).await
+    cluster.ask(cluster.namespace(), &place, Question { method, path, headers: &headers, body, limit }).await
 }
 
 /// The generation a pod works under, where it does.

@@ -1,6 +1,6 @@
 //! Asking Services and pods from outside the cluster, through the API server.
 
-use crate::cluster::Lazy;
+use crate::cluster::{Lazy, Question};
 use plimsoll_deploy::{Answer, PROBE_HEADER, Prober, SmokeRequest};
 use std::{
     future::Future,
@@ -46,8 +46,14 @@ impl Prober for ClusterProber {
             let start = Instant::now();
             let headers = [(PROBE_HEADER, "1")];
             let target = format!("{}/{}:{}", at.kind, at.name, at.port);
-            let asked =
-                cluster.ask(at.namespace, &target, &request.method, &request.path, &headers, Vec::new(), timeout);
+            let question = Question {
+                method: &request.method,
+                path: &request.path,
+                headers: &headers,
+                body: Vec::new(),
+                limit: timeout,
+            };
+            let asked = cluster.ask(at.namespace, &target, question);
             let answer = asked.await.map_err(|e| format!("{base} cannot be asked through the API server: {e}"))?;
             Ok(Answer {
                 status: answer.status,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
 
 /// A chart that takes longer asks somebody.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// The largest rendering that is read.
 const MAX_OUTPUT: usize = 32 << 20;
 

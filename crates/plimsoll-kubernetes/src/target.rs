@@ -246,10 +246,10 @@ impl KubernetesTarget {
             let patch = json!({"spec": {"replicas": replicas}});
             match workload.kind {
                 WorkloadKind::Deployment => {
-                    self.cluster.get().await?.merge::<Deployment>(&workload.name, &patch).await?
+                    self.cluster.get().await?.merge::<Deployment>(&workload.name, &patch).await?;
                 }
                 WorkloadKind::StatefulSet => {
-                    self.cluster.get().await?.merge::<StatefulSet>(&workload.name, &patch).await?
+                    self.cluster.get().await?.merge::<StatefulSet>(&workload.name, &patch).await?;
                 }
             }
         }

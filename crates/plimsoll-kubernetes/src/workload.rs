@@ -51,12 +51,12 @@ impl Workload {
     pub(crate) fn of_deployment(deployment: Deployment) -> Option<Self> {
         let status = deployment.status.unwrap_or_default();
         let spec = deployment.spec?;
-        let complains = |type_: &str, state: &str| {
+        let is_bad = |type_: &str, state: &str| {
             (type_ == "ReplicaFailure" && state == "True") || (type_ == "Progressing" && state == "False")
         };
         let conditions = status.conditions.unwrap_or_default();
-        let complaints = conditions.iter().filter(|c| complains(&c.type_, &c.status));
-        let complaints = complaints.filter_map(|c| c.message.clone()).collect();
+        let bad = conditions.iter().filter(|c| is_bad(&c.type_, &c.status));
+        let complaints = bad.filter_map(|c| c.message.clone()).collect();
         let meta = deployment.metadata;
         Self::of(WorkloadKind::Deployment, meta, spec.replicas, &spec.template, status.observed_generation, complaints)
     }
