@@ -6,6 +6,7 @@
 //! are on a blocking thread. Why redb: `docs/adr/0013-kairos-state-in-redb.md`.
 
 mod backup;
+mod dated;
 mod import;
 mod replay;
 mod schema;
@@ -23,6 +24,7 @@ use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase};
 use crate::risk::{Holdings, Limits, Order, Past, Record, Verdict, decide};
 
 pub(crate) use backup::{BackupError, backup, restore, verify};
+pub(crate) use dated::backup_dated;
 pub(crate) use replay::check_state;
 pub(crate) use schema::{Compat, Schema};
 use store::{Reading, Writing};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::config::{Config, ConfigError, Service};
@@ -23,7 +24,10 @@ struct Line {
 enum Command {
     /// Write a snapshot of the orders into DIR, with a manifest. Orders go on meanwhile.
     Backup {
-        /// Absent, or empty.
+        /// Make DIR/orders-YYYYMMDDThhmmssZ, verify it, and then remove those there that are older than N days.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        keep_days: Option<u32>,
+        /// Absent, or empty; with --keep-days, where the backups are.
         dir: PathBuf,
     },
     /// Check the backup in DIR; without DIR, check the state itself.
@@ -92,9 +96,12 @@ pub fn risk_manager() -> Result<Option<String>, CommandError> {
 impl Command {
     fn run(self) -> Result<Value, CommandError> {
         let done = match &self {
-            Self::Backup { dir } => {
-                let ledger = Ledger::existing(&Config::state_directory()?);
-                ledger.map_err(BackupError::from).and_then(|ledger| ledger::backup(&ledger, dir)).map(|m| json!(m))
+            Self::Backup { keep_days, dir } => {
+                let ledger = Ledger::existing(&Config::state_directory()?).map_err(BackupError::from);
+                ledger.and_then(|ledger| match *keep_days {
+                    None => ledger::backup(&ledger, dir).map(|manifest| json!(manifest)),
+                    Some(days) => ledger::backup_dated(&ledger, dir, days, Timestamp::now()).map(|done| json!(done)),
+                })
             }
             Self::Verify { dir: Some(dir) } => ledger::verify(dir).map(|manifest| json!(manifest)),
             Self::Verify { dir: None } => {
@@ -122,7 +129,7 @@ impl Command {
 
     fn action(&self) -> String {
         match self {
-            Self::Backup { dir } => format!("back up the state into {}", dir.display()),
+            Self::Backup { dir, .. } => format!("back up the state into {}", dir.display()),
             Self::Verify { dir: Some(dir) } => format!("verify the backup {}", dir.display()),
             Self::Verify { dir: None } => "verify the state".to_owned(),
             Self::Restore { dir } => format!("restore the backup {}", dir.display()),

@@ -66,6 +66,12 @@ pub(crate) enum BackupError {
     NotEmpty { orders: u64 },
     #[error("the state contradicts itself: {0}")]
     Contradiction(String),
+    #[error("the backup {} is made, and an older one remains", made.display())]
+    Remains {
+        made: PathBuf,
+        #[source]
+        source: Box<BackupError>,
+    },
     #[error("write the manifest")]
     Manifest(#[source] StateError),
     #[error("read the manifest")]

@@ -1,5 +1,6 @@
 //! The four services together, as real processes: orders, limits, hand-over, and orderly and disorderly ends.
 
+mod backups;
 mod durability;
 mod lame_duck;
 mod lifecycle;
