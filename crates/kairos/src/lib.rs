@@ -12,7 +12,9 @@
 
 mod activation;
 mod client;
+mod command;
 mod config;
+mod health;
 mod identity;
 mod ledger;
 mod maintenance;
@@ -27,8 +29,7 @@ mod strategy;
 mod telemetry;
 mod walk;
 
+pub use command::main;
 pub use config::{
     ActivationMode, Address, Config, ConfigError, DeployEnv, Live, LogFormat, Problem, Secret, Service, Slot,
 };
-pub use maintenance::{CommandError, risk_manager};
-pub use server::{RunError, run};

@@ -1,27 +1,18 @@
-//! The risk manager's command line: the service itself, and work on its state that needs no running service.
+//! The risk manager's commands: work on its state that needs no running service.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::config::{Config, ConfigError, Service};
+use crate::command::CommandError;
+use crate::config::Config;
 use crate::ledger::{self, BackupError, Ledger, Schema};
-use crate::server::{RunError, chain, run};
-
-/// Decides orders and keeps them. Without a command it serves, as its variables say.
-#[derive(Debug, Parser)]
-#[command(name = "risk-manager", version)]
-struct Line {
-    #[command(subcommand)]
-    command: Option<Command>,
-}
 
 /// Each reads `STATE_DIR`, from the environment or the file `KAIROS_CONFIG` names, and prints one JSON object.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Write a snapshot of the orders into DIR, with a manifest. Orders go on meanwhile.
     Backup {
         /// Make DIR/orders-YYYYMMDDThhmmssZ, verify it, and then remove those there that are older than N days.
@@ -46,55 +37,9 @@ enum Command {
     Contract,
 }
 
-/// Why the command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// The service did.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// The line cannot be read, or help was asked for.
-    #[error(transparent)]
-    Line(#[from] clap::Error),
-    /// The configuration has no state, or cannot be read: exit code 2.
-    #[error("cannot find the state")]
-    Config(#[from] ConfigError),
-    /// Exit code 1.
-    #[error("cannot {action}")]
-    State {
-        /// What was to be done.
-        action: String,
-        /// Why it was not.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl CommandError {
-    /// 0 when help was asked for, 2 for the line and the configuration, what a service has, else 1.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Run(error) => error.exit_code(),
-            Self::Line(error) if !error.use_stderr() => ExitCode::SUCCESS,
-            Self::Line(_) | Self::Config(_) => ExitCode::from(2),
-            Self::State { .. } => ExitCode::FAILURE,
-        }
-    }
-
-    /// The message with its causes, for people.
-    pub fn report(&self) -> String {
-        chain(self)
-    }
-}
-
-/// Does what the process's arguments say. What is returned is to be printed.
-pub fn risk_manager() -> Result<Option<String>, CommandError> {
-    let line = Line::try_parse()?;
-    let Some(command) = line.command else { return Ok(run(Service::RiskManager).map(|()| None)?) };
-    Ok(Some(command.run()?.to_string()))
-}
-
 impl Command {
-    fn run(self) -> Result<Value, CommandError> {
+    /// Does it; what is returned is to be printed.
+    pub(crate) fn run(self) -> Result<Value, CommandError> {
         let done = match &self {
             Self::Backup { keep_days, dir } => {
                 let ledger = Ledger::existing(&Config::state_directory()?).map_err(BackupError::from);

@@ -32,7 +32,7 @@ pub(crate) use app::{App, Phase};
 
 /// Why a service ended in another way than by a signal.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     /// Bad configuration: exit code 2.
     #[error("cannot start")]
     Config(#[from] ConfigError),
@@ -60,17 +60,12 @@ pub enum RunError {
 
 impl RunError {
     /// 2 for configuration, 3 for the port, else 1.
-    pub fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::from(2),
             Self::Listen { .. } => ExitCode::from(3),
             Self::Start(_) | Self::System(_) | Self::Background => ExitCode::FAILURE,
         }
-    }
-
-    /// The message with its causes, for people.
-    pub fn report(&self) -> String {
-        chain(self)
     }
 }
 
@@ -79,8 +74,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Runs `service` until SIGTERM or SIGINT. Call it once per process, from `main`.
-pub fn run(service: Service) -> Result<(), RunError> {
+/// Runs `service` until SIGTERM or SIGINT. Once per process.
+pub(crate) fn run(service: Service) -> Result<(), RunError> {
     let sources = Sources::from_environment();
     let values = sources.values()?;
     let config = Config::from_values_and_key(service, &values)?;

@@ -2,6 +2,7 @@
 
 mod backups;
 mod durability;
+mod health;
 mod lame_duck;
 mod lifecycle;
 mod reload;
