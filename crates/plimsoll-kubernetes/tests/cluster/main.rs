@@ -4,7 +4,12 @@
 //! `exec COMMAND` where pods can be reached, or from `KUBECONFIG`; images go to `PLIMSOLL_TEST_REGISTRY`, a registry
 //! that the cluster pulls from by the same name. Without a cluster the tests say that they are skipped.
 
-#![expect(clippy::disallowed_macros, clippy::disallowed_methods, reason = "tests print what they skip and measure")]
+#![expect(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests print what they skip and measure, and run programs as a person does"
+)]
 
 mod conformance;
 mod world;
