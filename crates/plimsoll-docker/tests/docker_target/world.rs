@@ -3,7 +3,8 @@
 use crate::{engine, images};
 use plimsoll_core::{Fingerprint, Generation, RunId, Secret, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{
-    Activation, Change, CutOver, CutOverDone, Health, Move, Release, ServiceSpec, StatePolicy, Target as _, TargetError,
+    Activation, Change, CutOver, CutOverDone, Health, Move, Release, Resources, ServiceSpec, StatePolicy, Target as _,
+    TargetError,
 };
 use plimsoll_local::{LocalPaths, LocalTarget, supervisor::Launch};
 use plimsoll_oci::{AuthSource, Credentials};
@@ -192,6 +193,10 @@ pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
         state: StatePolicy::External,
         drain_ms: 1000,
         stop_grace_ms: 500,
+        resources: Resources::default(),
+        autoscale: None,
+        storage: None,
+        objects: Vec::new(),
         config_hash: Fingerprint::of(config.as_bytes()),
     }
 }
