@@ -30,6 +30,7 @@ mod pods;
 mod prober;
 mod record;
 mod render;
+mod revive;
 mod slot;
 mod target;
 mod watching;

@@ -7,7 +7,7 @@ use crate::{
     object::Object,
     pods,
     prober::ClusterProber,
-    record,
+    record, revive,
     slot::{Place, Slotted, in_slot},
     watching::Watching,
     workload::WorkloadKind,
@@ -140,9 +140,7 @@ impl KubernetesTarget {
         let world = self.look().await?;
         let seen = world.observation();
         let view = seen.services.get(&spec.name);
-        if world.selected(&spec.name) == Some(slot)
-            || view.and_then(|v| v.live.as_ref()).is_some_and(|l| l.slot == slot)
-        {
+        if view.and_then(|v| v.live.as_ref()).is_some_and(|l| l.slot == slot) {
             return Err(refused(&what, "it is live"));
         }
         if let Some(there) = view.and_then(|v| v.standby.as_ref())
@@ -166,6 +164,9 @@ impl KubernetesTarget {
         self.secret(spec, slot).await?;
         for object in &objects.own {
             self.apply_own(object).await?;
+        }
+        if world.selected(&spec.name) == Some(slot) {
+            return revive::serves(&self.site().await?, spec, slot).await;
         }
         self.look()
             .await?

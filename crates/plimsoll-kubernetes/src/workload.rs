@@ -16,6 +16,7 @@ pub(crate) struct Workload {
     pub(crate) name: String,
     pub(crate) service: ServiceName,
     pub(crate) slot: Slot,
+    /// What it was made to run; where somebody gave it another image since, that one.
     pub(crate) digest: Digest,
     pub(crate) config_hash: Fingerprint,
     pub(crate) version: String,
@@ -39,6 +40,15 @@ pub(crate) struct Workload {
 pub(crate) enum WorkloadKind {
     Deployment,
     StatefulSet,
+}
+
+/// What `images` run: `made` if that is among them. An image that is named without a digest runs nobody knows what.
+fn digest(made: Digest, images: &[String]) -> Digest {
+    let Some(other) = images.first().filter(|_| !images.iter().any(|image| image.ends_with(made.as_str()))) else {
+        return made;
+    };
+    let named = other.rsplit_once('@').and_then(|(_, digest)| digest.parse().ok());
+    named.unwrap_or_else(|| Digest::of(other.as_bytes()))
 }
 
 /// Labels by which a pod belongs to a slot.
@@ -82,12 +92,13 @@ impl Workload {
         let about = meta.annotations?;
         let labels = template.metadata.as_ref()?.labels.as_ref()?;
         let containers = template.spec.iter().flat_map(|pod| &pod.containers);
+        let images: Vec<String> = containers.filter_map(|c| c.image.clone()).collect();
         Some(Self {
             kind,
             name: meta.name?,
             service,
             slot,
-            digest: about.get(names::DIGEST)?.parse().ok()?,
+            digest: digest(about.get(names::DIGEST)?.parse().ok()?, &images),
             config_hash: about.get(names::CONFIG)?.clone().try_into().ok()?,
             version: about.get(names::VERSION)?.clone(),
             exclusive: about.get(names::ACTIVATION).is_some_and(|a| a == "exclusive"),
@@ -96,7 +107,7 @@ impl Workload {
             seen: observed >= meta.generation,
             complaints,
             spec: labels.get(names::SPEC)?.clone(),
-            images: containers.filter_map(|c| c.image.clone()).collect(),
+            images,
         })
     }
 
@@ -110,5 +121,21 @@ impl Workload {
     pub(crate) fn owns(&self, pod: &Pod) -> bool {
         let spec = pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::SPEC));
         self.is_slot_of(pod) && spec == Some(&self.spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_with_another_image_is_seen_to_run_that_one() {
+        let (made, other) = (Digest::of(b"made"), Digest::of(b"other"));
+        let runs = |images: &[String]| digest(made.clone(), images);
+        assert_eq!(runs(&[format!("registry/api@{made}")]), made);
+        assert_eq!(runs(&["registry/mesh:1".to_owned(), format!("registry/api@{made}")]), made);
+        assert_eq!(runs(&[format!("registry/api@{other}")]), other);
+        assert_ne!(runs(&["registry/api:latest".to_owned()]), made);
+        assert_eq!(runs(&[]), made);
     }
 }
