@@ -175,9 +175,17 @@ impl Cluster {
 
     /// All objects with these labels.
     pub(crate) async fn list<K: Kind>(&self, labels: &str) -> Result<Vec<K>, TargetError> {
+        self.pages(format!("list {} with {labels}", K::plural(&())), ListParams::default().labels(labels)).await
+    }
+
+    /// All objects with these fields.
+    pub(crate) async fn list_where<K: Kind>(&self, fields: &str) -> Result<Vec<K>, TargetError> {
+        self.pages(format!("list {} where {fields}", K::plural(&())), ListParams::default().fields(fields)).await
+    }
+
+    async fn pages<K: Kind>(&self, what: String, params: ListParams) -> Result<Vec<K>, TargetError> {
         let api = self.api::<K>();
-        let what = format!("list {} with {labels}", K::plural(&()));
-        let mut params = ListParams::default().labels(labels).limit(PAGE);
+        let mut params = params.limit(PAGE);
         let mut items = Vec::new();
         // Each turn brings a page; a namespace that holds more than a million objects is not ours.
         for _ in 0..2000 {

@@ -20,6 +20,7 @@
 mod cluster;
 mod cut_over;
 mod drain;
+mod events;
 mod hand_over;
 mod identity;
 mod lease;

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Workload {
     pub(crate) kind: WorkloadKind,
     pub(crate) name: String,
+    pub(crate) uid: String,
     pub(crate) service: ServiceName,
     pub(crate) slot: Slot,
     /// What it was made to run; where somebody gave it another image since, that one.
@@ -96,6 +97,7 @@ impl Workload {
         Some(Self {
             kind,
             name: meta.name?,
+            uid: meta.uid?,
             service,
             slot,
             digest: digest(about.get(names::DIGEST)?.parse().ok()?, &images),

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Cluster,
-    lease, names, pods,
+    events, lease, names, pods,
     record::{self, ReleaseName, Stored},
     workload::Workload,
 };
@@ -55,8 +55,9 @@ impl World {
             cluster.list::<Pod>(&labels),
         )?;
         let deployments = deployments.into_iter().filter_map(Workload::of_deployment);
-        let workloads: Vec<Workload> =
+        let mut workloads: Vec<Workload> =
             deployments.chain(stateful.into_iter().filter_map(Workload::of_stateful_set)).collect();
+        events::complain(cluster, &mut workloads, &pods).await;
         let record = &stored.record;
         let (live, history, active) = tokio::join!(
             releases.read(cluster, environment, record.live.as_slice()),
