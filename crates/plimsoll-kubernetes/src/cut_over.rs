@@ -7,20 +7,20 @@
 //! 3. *Commit*: the release's record, then the environment's, which advances the generation and drops the claim.
 //! 4. What follows can be made up for: EndpointSlices follow the selectors, exclusive services take the environment.
 //!
-//! Whoever finds the claim of another run that is dead takes it over: first every Service is written to, so that a
-//! patch the dead run may still send fails on its resource version.
+//! What becomes of the claim of a run that does not go on: [`crate::claim`].
 
 use crate::{
+    claim,
     cluster::{Cluster, refused},
     hand_over, names,
     observe::{annotation, generation, selector},
     pods,
-    record::{self, Pending, ReleaseName, Stored},
+    record::{self, ReleaseName, Stored},
     world::{Releases, World},
 };
 use json_patch::{Patch, PatchOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use plimsoll_core::{EnvironmentName, Generation, RunId, ServiceName, Slot, Timestamp};
+use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
 use plimsoll_deploy::{CutOver, CutOverDone, Fut, ReleaseRecord, TargetError, admit};
 use serde_json::{Value, json};
 use std::{
@@ -30,8 +30,6 @@ use std::{
 
 /// Others may write to a Service at the same time, such as a controller its status; so often it is read again.
 const TRIES: u32 = 10;
-/// A claim whose run does not hold the lock and is older than this belongs to nobody: twice the lock's lease.
-const CLAIM_MS: i64 = 60_000;
 /// How long endpoints may take to follow a selector before the cut-over is reported all the same.
 const FOLLOW: Duration = Duration::from_secs(10);
 /// The pause between two looks at endpoints, which follow within milliseconds.
@@ -53,7 +51,7 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
         ready(site, &world, &moved.service, moved.to).await?;
         keep_clients(site, &world, &moved.service, moved.to).await;
     }
-    let stored = claim(site, &world, wish).await?;
+    let stored = claim::claim(site, &world, wish).await?;
     let decided = Instant::now();
     let before = world.live.as_ref();
     let (out, into) = hand_over::exclusive(before, &record);
@@ -129,48 +127,6 @@ async fn keep_clients(site: &Site<'_>, world: &World, service: &ServiceName, slo
     futures_util::future::join_all(pods.iter().map(|pod| pods::lame_duck(site.cluster, pod, false))).await;
 }
 
-/// Says in the record who begins what. Of two that do so at the same time one is refused.
-async fn claim(site: &Site<'_>, world: &World, wish: &CutOver) -> Result<Stored, TargetError> {
-    let (run, now) = (&wish.release.run, crate::now());
-    let mut stored = world.stored.clone();
-    let other = stored.record.pending.clone().filter(|pending| pending.run != *run);
-    if let Some(other) = &other
-        && !is_dead(other, world, run, now)
-    {
-        let reason =
-            format!("run {} of {} began one to {} and has not finished", other.run, other.actor, other.version);
-        return Err(refused(&format!("cut {} over", site.environment), reason));
-    }
-    stored.record.pending = Some(Pending {
-        run: run.clone(),
-        actor: wish.release.actor.clone(),
-        version: wish.release.version.clone(),
-        since: now,
-    });
-    let Some(stored) = record::write(site.cluster, site.environment, stored).await? else {
-        let current = record::read(site.cluster, site.environment).await?.record.generation;
-        return Err(site.stale(wish.from, current));
-    };
-    if other.is_some() {
-        for service in &world.services {
-            stamp(site.cluster, service, run).await?;
-        }
-    }
-    Ok(stored)
-}
-
-fn is_dead(pending: &Pending, world: &World, run: &RunId, now: Timestamp) -> bool {
-    let ours = world.lock.as_ref().is_some_and(|lock| lock.run == *run);
-    ours || now.as_millis() - pending.since.as_millis() > CLAIM_MS
-}
-
-/// Writes to a Service, so that whatever was prepared for its former resource version fails.
-async fn stamp(cluster: &Cluster, service: &Service, run: &RunId) -> Result<(), TargetError> {
-    let name = service.metadata.name.as_deref().unwrap_or_default();
-    let claimed = json!({"metadata": {"annotations": {(names::CLAIM): run}}});
-    cluster.merge::<Service>(name, &claimed).await
-}
-
 /// Points a Service at a slot, or at none.
 async fn switch(
     site: &Site<'_>,
@@ -197,8 +153,10 @@ async fn switch(
         if at == Some(wanted) && whole {
             return Ok(());
         }
-        if generation(&service) >= record.generation {
-            return Err(site.stale(Generation(record.generation.0 - 1), generation(&service)));
+        // A run that left its cut-over half made went ahead of the record, or another took this one's claim over: the
+        // record says whose turn it is.
+        if generation(&service) >= record.generation || claim::is_of_another(&service, &record.run) {
+            fenced(site, record).await?;
         }
         let patch = patch(&service, &selector, wanted, &expected, record);
         let object = service.metadata.name.as_deref().unwrap_or_default();

@@ -31,7 +31,7 @@ pub const GENERATION: &str = "plimsoll.dev/generation";
 pub const RUN: &str = "plimsoll.dev/run";
 /// Annotation of a Service: what it selects besides the slot, as JSON.
 pub const SELECTOR: &str = "plimsoll.dev/selector";
-/// Annotation of a Service: the run that took over a cut-over which another left half made.
+/// Annotation of a Service: the run that last took a claim over or ended its own, and when, in milliseconds.
 pub const CLAIM: &str = "plimsoll.dev/claimed-by";
 /// What a Service selects before its first cut-over: no pod has this slot.
 pub const NO_SLOT: &str = "none";

@@ -1,6 +1,7 @@
 //! The verbs of [`Target`], done in one namespace.
 
 use crate::{
+    claim,
     cluster::{Access, Lazy, refused, unreachable, unwritable},
     cut_over::{self, Site},
     drain, hand_over, identity, lease, logs, names,
@@ -282,19 +283,27 @@ impl Target for KubernetesTarget {
 
     fn lock<'a>(&'a self, owner: &'a LockOwner, lease: Duration) -> Fut<'a, LockOutcome> {
         Box::pin(async move {
-            match lease::take(self.cluster.get().await?, &self.environment, owner, lease).await {
+            let outcome = match lease::take(self.cluster.get().await?, &self.environment, owner, lease).await {
                 // The first thing that a first release writes is the lock.
                 Err(TargetError::Refused { .. }) if self.cluster.get().await?.get::<Pod>("none").await.is_ok() => {
                     self.ensure_namespace().await?;
-                    lease::take(self.cluster.get().await?, &self.environment, owner, lease).await
+                    lease::take(self.cluster.get().await?, &self.environment, owner, lease).await?
                 }
-                done => done,
+                done => done?,
+            };
+            if matches!(outcome, LockOutcome::Held(_)) {
+                Box::pin(claim::take_over(&self.site().await?, owner)).await?;
             }
+            Ok(outcome)
         })
     }
 
     fn unlock<'a>(&'a self, owner: &'a LockOwner) -> Fut<'a, ()> {
-        Box::pin(async move { lease::give(self.cluster.get().await?, &self.environment, owner).await })
+        Box::pin(async move {
+            let settled = claim::settle(&self.site().await?, &owner.run).await;
+            lease::give(self.cluster.get().await?, &self.environment, owner).await?;
+            settled
+        })
     }
 
     fn stand_up<'a>(&'a self, spec: &'a ServiceSpec, slot: Slot, release: &'a Release) -> Fut<'a, SlotView> {
