@@ -11,5 +11,13 @@
     reason = "tests print what they skip and measure, and run programs as a person does"
 )]
 
+mod away;
+mod broken;
+mod clients;
 mod conformance;
+mod drift;
+mod driving;
+mod promoters;
+mod proxy;
+mod torn;
 mod world;

@@ -1,7 +1,8 @@
 //! A small HTTP service for the tests, without dependencies so that `rustc` alone makes a static executable of it.
 //!
 //! It keeps connections alive, knows the messages of an exclusive worker and of a lame duck, and can be told by its
-//! environment to misbehave: `MODE=crash` ends at once, `MODE=never-ready` answers 503 at `/ready`.
+//! environment to misbehave: `MODE=crash` ends at once, `MODE=never-ready` answers 503 at `/ready`, `LAME=off` makes it one
+//! that knows nothing of lame ducks.
 
 use std::{
     env,
@@ -100,6 +101,7 @@ fn answer(request: &str, body: &str, mode: &str) -> (u16, String) {
             let (active, seen) = *WORK.lock().unwrap();
             (200, format!("{{\"active\":{active},\"generation\":{seen},\"highest_seen\":{seen}}}"))
         }
+        "/_plimsoll/lame-duck" if env::var("LAME").is_ok_and(|lame| lame == "off") => (404, "{}".to_owned()),
         "/_plimsoll/lame-duck" => {
             if request.starts_with("POST") {
                 LAME_DUCK.store(body.contains("true"), Ordering::SeqCst);

@@ -5,7 +5,7 @@ use plimsoll_deploy::{Activation, Health, Release, Resources, ServiceSpec, Smoke
 use plimsoll_http::{Client, ClientOptions};
 use plimsoll_kubernetes::{Access, KubernetesTarget, Object, Render};
 use plimsoll_oci::{BlobStore, IndexSpec, RegistryClient, RegistryOptions, ServiceImage, service_image, write_index};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, env, path::PathBuf, process::Command, sync::Arc};
 use tokio::sync::OnceCell;
 
@@ -85,15 +85,25 @@ pub(crate) struct World {
     pub(crate) target: KubernetesTarget,
     pub(crate) namespace: String,
     kubeconfig: PathBuf,
+    render: Render,
 }
 
 impl World {
     pub(crate) fn new(cluster: &Cluster, name: &str) -> Self {
+        Self::with(cluster, name, |_, _| {})
+    }
+
+    /// A world in which `change` has a last word on each workload.
+    pub(crate) fn with(cluster: &Cluster, name: &str, change: fn(&mut Value, &ServiceSpec)) -> Self {
         let namespace = format!("plimsoll-test-{name}-{}", std::process::id());
-        let environment = "staging".parse().expect("a name");
-        let secrets = Arc::new(|source: &str| Err(format!("no secret {source}")));
-        let target = KubernetesTarget::new(cluster.access.clone(), environment, namespace.clone(), secrets, objects());
-        Self { target, namespace, kubeconfig: cluster.kubeconfig.clone() }
+        let (access, render) = (&cluster.access, objects(change));
+        let target = target(access, &namespace, &render);
+        Self { target, namespace, kubeconfig: cluster.kubeconfig.clone(), render }
+    }
+
+    /// Another target for the same namespace, as another process has one.
+    pub(crate) fn target_at(&self, access: &Access) -> KubernetesTarget {
+        target(access, &self.namespace, &self.render)
     }
 
     /// Runs kubectl in the namespace and returns what it prints.
@@ -118,12 +128,18 @@ impl Drop for World {
     }
 }
 
+fn target(access: &Access, namespace: &str, render: &Render) -> KubernetesTarget {
+    let environment = "staging".parse().expect("a name");
+    let secrets = Arc::new(|source: &str| Err(format!("no secret {source}")));
+    KubernetesTarget::new(access.clone(), environment, namespace.to_owned(), secrets, Arc::clone(render))
+}
+
 /// Plain objects, as somebody else's chart may have them.
-fn objects() -> Render {
-    Arc::new(|spec: &ServiceSpec, _: &Release| {
+fn objects(change: fn(&mut Value, &ServiceSpec)) -> Render {
+    Arc::new(move |spec: &ServiceSpec, _: &Release| {
         let labels = json!({"app": spec.name});
         let env: Vec<_> = spec.env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
-        let deployment = json!({
+        let mut workload = json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": spec.name, "labels": labels},
             "spec": {
@@ -139,12 +155,13 @@ fn objects() -> Render {
                 }},
             },
         });
+        change(&mut workload, spec);
         let service = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": spec.name},
             "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
         });
-        [deployment, service].into_iter().map(|o| Object::try_from(o).map_err(|e| e.to_string())).collect()
+        [workload, service].into_iter().map(|o| Object::try_from(o).map_err(|e| e.to_string())).collect()
     })
 }
 
