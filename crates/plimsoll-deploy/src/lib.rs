@@ -25,10 +25,12 @@ mod goal;
 mod load;
 #[cfg(test)]
 mod model;
+mod object_diff;
 mod observation;
 mod plan;
 mod policy;
 mod probe;
+mod rightsize;
 mod spec;
 mod target;
 #[cfg(test)]
@@ -44,6 +46,7 @@ pub use drive::{Drive, DriveError, DriveEvent, DriveObserver, Gate, Outcome, Wai
 pub use fake::{FakeTarget, Fault};
 pub use goal::{Goal, Reached, reconcile};
 pub use load::{MAX_PER_SECOND, ProbeLoad, ProbeReport, ProbeTarget};
+pub use object_diff::{ObjectChange, ObjectDiff};
 pub use plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, next};
 pub use policy::Policy;
 pub use probe::{
@@ -52,6 +55,7 @@ pub use probe::{
 };
 
 pub use observation::{Drift, LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched};
+pub use rightsize::{MIN_SAMPLES, Usage, UsageSample, rightsize};
 pub use spec::{Activation, ApprovalRecord, Evidence, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
 pub use target::{
     Change, CutOver, CutOverDone, DrainReport, Fut, Histogram, LockOutcome, LockOwner, Move, Probed, SlotTraffic,

@@ -199,6 +199,14 @@ impl Cluster {
         Ok(items)
     }
 
+    /// What is there of the kind and name of `object`, whoever made it.
+    pub(crate) async fn read(&self, object: &Object) -> Result<Option<Value>, TargetError> {
+        let api = self.dynamic(object).await?;
+        let what = format!("read {}", object.title());
+        let found = patient(&what, || api.get_opt(object.name())).await?;
+        found.map(|found| serde_json::to_value(found).map_err(|e| unreachable(what, e))).transpose()
+    }
+
     /// Makes an object as `object` says, whoever made it. Fields that others own and this does not name stay.
     pub(crate) async fn apply(&self, object: &Object) -> Result<Value, TargetError> {
         let api = self.dynamic(object).await?;

@@ -18,10 +18,13 @@
 //! what fences. Nothing runs in the cluster for Plimsoll's sake.
 
 mod claim;
+mod changes;
 mod cluster;
+mod compare;
 mod cut_over;
 mod drain;
 mod events;
+mod dropped;
 mod hand_over;
 mod identity;
 mod lease;
@@ -35,6 +38,7 @@ mod render;
 mod revive;
 mod slot;
 mod target;
+mod usage;
 mod watching;
 mod workload;
 mod world;

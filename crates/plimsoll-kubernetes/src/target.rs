@@ -39,13 +39,13 @@ const TRIES: u32 = 5;
 
 /// One environment in a namespace of its own.
 pub struct KubernetesTarget {
-    environment: EnvironmentName,
-    cluster: Arc<Lazy>,
+    pub(crate) environment: EnvironmentName,
+    pub(crate) cluster: Arc<Lazy>,
     prober: ClusterProber,
     releases: Releases,
     watching: Watching,
     secrets: SecretSource,
-    render: Render,
+    pub(crate) render: Render,
 }
 
 impl std::fmt::Debug for KubernetesTarget {
@@ -78,12 +78,18 @@ impl KubernetesTarget {
         Ok(Site { cluster, environment: &self.environment, releases: &self.releases })
     }
 
-    async fn look(&self) -> Result<World, TargetError> {
+    pub(crate) async fn look(&self) -> Result<World, TargetError> {
         self.site().await?.look().await
     }
 
     /// The objects of a service as they are applied for a slot.
-    fn slotted(&self, spec: &ServiceSpec, slot: Slot, release: &Release, live: u16) -> Result<Slotted, TargetError> {
+    pub(crate) fn slotted(
+        &self,
+        spec: &ServiceSpec,
+        slot: Slot,
+        release: &Release,
+        live: u16,
+    ) -> Result<Slotted, TargetError> {
         let what = format!("make the objects of {}", spec.name);
         let objects = (self.render)(spec, release).map_err(|reason| refused(&what, reason))?;
         let place = Place {
@@ -112,6 +118,12 @@ impl KubernetesTarget {
         if spec.secret_env.is_empty() {
             return Ok(());
         }
+        let object = self.secret_object(spec, slot)?;
+        self.cluster.get().await?.apply(&object).await.map(drop)
+    }
+
+    /// The Secret with the values of a service's secret variables, as they are now.
+    pub(crate) fn secret_object(&self, spec: &ServiceSpec, slot: Slot) -> Result<Object, TargetError> {
         let mut data = serde_json::Map::new();
         for (variable, source) in &spec.secret_env {
             let value = (self.secrets)(source)
@@ -132,8 +144,7 @@ impl KubernetesTarget {
             },
             "stringData": data,
         });
-        let what = format!("write the Secret of {}", spec.name);
-        self.cluster.get().await?.apply(&Object::try_from(object).map_err(|e| unwritable(&what, e))?).await.map(drop)
+        Object::try_from(object).map_err(|e| unwritable(&format!("write the Secret of {}", spec.name), e))
     }
 
     async fn make(&self, spec: &ServiceSpec, slot: Slot, release: &Release) -> Result<SlotView, TargetError> {

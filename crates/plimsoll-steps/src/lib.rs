@@ -35,6 +35,8 @@ mod notify;
 #[cfg(feature = "delivery")]
 mod origin;
 #[cfg(feature = "delivery")]
+mod preview;
+#[cfg(feature = "delivery")]
 mod promote;
 #[cfg(feature = "delivery")]
 mod push;
@@ -70,6 +72,7 @@ pub use {
     image::{Built, Image},
     notify::{CutOverFigures, Failure, Notice, Notify, Say, Started, Waiting},
     origin::{Origin, Origins},
+    preview::preview,
     promote::Promote,
     push::{Push, Registry, RegistryAddress},
     ready::{built, shipped_packages, started},

@@ -5,7 +5,7 @@ use crate::{
     inputs::Inputs,
 };
 use plimsoll_core::{
-    Fingerprint, RunId, ServiceName,
+    Digest, EnvironmentName, Fingerprint, ImageRef, RunId, ServiceName,
     config::{self, Method, ResolvedService, SecretSource},
 };
 use plimsoll_deploy::{
@@ -40,10 +40,8 @@ impl Rendered {
     /// Renders the configuration of `E`.
     pub(crate) fn of<E: Environment>(inputs: &Inputs) -> Result<Self, StepError> {
         let (config, name) = (inputs.config(), E::name());
-        let resolved = config.resolved(&name).map_err(|e| StepError::of(&e))?;
+        let services = in_order(inputs, &name)?;
         let environment = config.environments.get(&name).expect("a resolved environment is configured");
-        let ordered = inputs.services();
-        let services = ordered.iter().filter_map(|s| resolved.iter().find(|r| r.name == *s).cloned()).collect();
         agrees::<E>(environment.gate)?;
         let slo = &environment.slo;
         let policy = Policy {
@@ -72,7 +70,12 @@ impl Rendered {
         run: &RunId,
         approval: Option<ApprovalRecord>,
     ) -> Result<Release, StepError> {
-        let services = self.services.iter().map(|s| spec(s, pushed, &self.objects)).collect::<Result<Vec<_>, _>>()?;
+        let spec = |service: &ResolvedService| {
+            let image = pushed.images().get(&service.name);
+            let image = image.ok_or_else(|| StepError::internal(format!("nothing was pushed for {}", service.name)))?;
+            Ok(spec(service, image.image.clone(), image.built.digest.clone(), &self.objects))
+        };
+        let services = self.services.iter().map(spec).collect::<Result<Vec<_>, StepError>>()?;
         Ok(Release {
             environment: self.environment.parse().expect("it was rendered from a checked name"),
             version: self.version.clone(),
@@ -101,24 +104,29 @@ fn agrees<E: Environment>(gate: Option<config::Gate>) -> Result<(), StepError> {
     Err(error.with_hint("change `type Gate` of the environment in the pipelines, or the configuration"))
 }
 
-fn spec(
+/// The services as configured for an environment, in dependency order.
+pub(crate) fn in_order(inputs: &Inputs, environment: &EnvironmentName) -> Result<Vec<ResolvedService>, StepError> {
+    let resolved = inputs.config().resolved(environment).map_err(|e| StepError::of(&e))?;
+    let ordered = inputs.services();
+    Ok(ordered.iter().filter_map(|s| resolved.iter().find(|r| r.name == *s).cloned()).collect())
+}
+
+/// What a target needs to run a service with this image.
+pub(crate) fn spec(
     service: &ResolvedService,
-    pushed: &Pushed,
+    image: ImageRef,
+    digest: Digest,
     objects: &BTreeMap<ServiceName, Vec<serde_json::Value>>,
-) -> Result<ServiceSpec, StepError> {
-    let image = pushed
-        .images()
-        .get(&service.name)
-        .ok_or_else(|| StepError::internal(format!("nothing was pushed for {}", service.name)))?;
+) -> ServiceSpec {
     let objects = objects.get(&service.name).cloned().unwrap_or_default();
     let mut text = serde_json::to_string(service).expect("a resolved service is plain data");
     if !objects.is_empty() {
         text.push_str(&serde_json::to_string(&objects).expect("objects are plain data"));
     }
-    Ok(ServiceSpec {
+    ServiceSpec {
         name: service.name.clone(),
-        image: image.image.clone(),
-        digest: image.built.digest.clone(),
+        image,
+        digest,
         replicas: service.replicas,
         public_port: service.port,
         env: service.env.clone(),
@@ -146,7 +154,7 @@ fn spec(
         storage: service.storage.as_ref().map(storage),
         config_hash: Fingerprint::of(text.as_bytes()),
         objects,
-    })
+    }
 }
 
 fn resources(of: config::Resources) -> Resources {

@@ -13,6 +13,7 @@
 
 mod away;
 mod broken;
+mod changes;
 mod clients;
 mod conformance;
 mod drift;
@@ -20,4 +21,5 @@ mod driving;
 mod promoters;
 mod proxy;
 mod torn;
+mod usage;
 mod world;

@@ -3,7 +3,7 @@
 use plimsoll_core::{Fingerprint, ImageRef, Platform};
 use plimsoll_deploy::{Activation, Health, Release, Resources, ServiceSpec, SmokeRequest, StatePolicy};
 use plimsoll_http::{Client, ClientOptions};
-use plimsoll_kubernetes::{Access, KubernetesTarget, Object, Render};
+use plimsoll_kubernetes::{Access, KubernetesTarget, Object, Render, SecretSource};
 use plimsoll_oci::{BlobStore, IndexSpec, RegistryClient, RegistryOptions, ServiceImage, service_image, write_index};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, env, path::PathBuf, process::Command, sync::Arc};
@@ -106,6 +106,20 @@ impl World {
         target(access, &self.namespace, &self.render)
     }
 
+    /// A world with objects and secrets of its own.
+    pub(crate) fn rendered(cluster: &Cluster, name: &str, secrets: SecretSource, render: Render) -> Self {
+        let namespace = format!("plimsoll-test-{name}-{}", std::process::id());
+        let environment = "staging".parse().expect("a name");
+        let target = KubernetesTarget::new(
+            cluster.access.clone(),
+            environment,
+            namespace.clone(),
+            secrets,
+            Arc::clone(&render),
+        );
+        Self { target, namespace, kubeconfig: cluster.kubeconfig.clone(), render }
+    }
+
     /// Runs kubectl in the namespace and returns what it prints.
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
         let output = Command::new("kubectl")
@@ -132,6 +146,11 @@ fn target(access: &Access, namespace: &str, render: &Render) -> KubernetesTarget
     let environment = "staging".parse().expect("a name");
     let secrets = Arc::new(|source: &str| Err(format!("no secret {source}")));
     KubernetesTarget::new(access.clone(), environment, namespace.to_owned(), secrets, Arc::clone(render))
+}
+
+/// The objects without a change.
+pub(crate) fn plain() -> Render {
+    objects(|_, _| {})
 }
 
 /// Plain objects, as somebody else's chart may have them.
