@@ -1,7 +1,7 @@
 //! The command line: verbs, options and their help. What a verb does is in [`crate::verbs`].
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use plimsoll_core::config::Profile;
+use plimsoll_core::config::{Period, Profile};
 
 /// Checks, builds, ships and puts back: the same steps on a laptop and in CI.
 #[derive(Debug, Parser)]
@@ -146,6 +146,25 @@ pub(crate) enum Command {
     },
     /// Say what is live, since when, and who approved it
     Status,
+    /// Compare what a release of this checkout would make with what is live; builds and changes nothing
+    #[command(
+        after_help = "Configuration, drift and, in a cluster, objects are compared. What an image will be is known when it is built;\nof secrets only whether they changed is shown."
+    )]
+    Diff {
+        /// The environment, as in plimsoll.toml
+        env: String,
+    },
+    /// Propose what services in a cluster should ask for, from what their pods use
+    #[command(
+        after_help = "Proposes lines of plimsoll.toml and changes nothing:\n  cpu           the 95th percentile, rounded up to 5m\n  memory        the most and 20 %, rounded up to 4Mi\n  memory_limit  the most and 50 %, rounded up to 4Mi\n  cpu_limit     stays, unless more was used: then twice that\n\nExample:\n  cargo xtask rightsize production --for 30m"
+    )]
+    Rightsize {
+        /// The environment, as in plimsoll.toml
+        env: String,
+        /// How long to look, every 10 s; load that does not come meanwhile is not reckoned with
+        #[arg(long = "for", value_name = "TIME", default_value = "2m", value_parser = looking)]
+        length: Period,
+    },
     /// Stop an environment's services
     Stop {
         /// The environment
@@ -207,6 +226,14 @@ pub(crate) struct RollbackArgs {
     /// Say what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// The longest look at what pods use; its samples are held in memory.
+const LONGEST_LOOK: Period = Period::from_secs(24 * 60 * 60);
+
+fn looking(text: &str) -> Result<Period, String> {
+    let length: Period = text.parse().map_err(|e: plimsoll_core::config::PeriodError| e.to_string())?;
+    if length > LONGEST_LOOK { Err(format!("the longest is \"{LONGEST_LOOK}\"")) } else { Ok(length) }
 }
 
 /// How a plan is printed.
@@ -278,6 +305,8 @@ impl Command {
             | Self::Rollback(_)
             | Self::Smoke { .. }
             | Self::Status
+            | Self::Diff { .. }
+            | Self::Rightsize { .. }
             | Self::Stop { .. }
             | Self::Start { .. }
             | Self::Down
@@ -293,6 +322,8 @@ impl Command {
             Self::Approve(_) => "approve",
             Self::Rollback(_) => "rollback",
             Self::Status => "status",
+            Self::Diff { .. } => "diff",
+            Self::Rightsize { .. } => "rightsize",
             Self::Stop { .. } => "stop",
             Self::Start { .. } => "start",
             Self::Down => "down",
@@ -340,6 +371,8 @@ mod tests {
             "plan release --format mermaid",
             "explain fmt",
             "status --json",
+            "diff staging --json",
+            "rightsize staging --for 90s --json",
             "stop staging",
             "start staging",
             "down",
@@ -352,6 +385,12 @@ mod tests {
         ] {
             parse(line);
         }
+    }
+
+    #[test]
+    fn a_look_has_a_length_and_an_end() {
+        let look = |length: &str| Cli::try_parse_from(["xtask", "rightsize", "staging", "--for", length]);
+        assert!(look("24h").is_ok() && look("25h").is_err() && look("2").is_err());
     }
 
     #[test]
@@ -387,6 +426,8 @@ mod tests {
             ("release", true),
             ("build", true),
             ("status", true),
+            ("diff staging", true),
+            ("rightsize staging", true),
             ("rollback production", true),
             ("notify", true),
         ] {

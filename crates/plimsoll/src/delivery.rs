@@ -3,12 +3,14 @@
 
 mod approve;
 mod daemons;
+mod diff;
 mod doctor;
 mod environments;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod notify;
 mod resources;
+mod rightsize;
 mod rollback;
 mod status;
 mod terminal;
@@ -27,6 +29,8 @@ pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCo
     let runtime = running::runtime()?;
     let code = match command {
         Command::Status => runtime.block_on(status::status(session))?,
+        Command::Diff { env } => runtime.block_on(diff::diff(session, env))?,
+        Command::Rightsize { env, length } => runtime.block_on(rightsize::rightsize(session, env, *length))?,
         Command::Approve(args) => runtime.block_on(approve::approve(session, args))?,
         Command::Smoke { env } => runtime.block_on(environments::smoke(session, env))?,
         Command::Rollback(args) if args.dry_run => runtime.block_on(rollback::dry_run(session, args))?,

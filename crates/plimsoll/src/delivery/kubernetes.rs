@@ -17,6 +17,12 @@ use std::{path::PathBuf, sync::Arc};
 /// What charts are rendered for unless the configuration says otherwise: the oldest version whose objects this knows.
 const VERSION: &str = "1.33";
 
+/// The target of an environment in a cluster, for what only such a one can be asked.
+pub(super) fn target_of(session: &Session, name: &EnvironmentName) -> KubernetesTarget {
+    let environment = session.config.environments.get(name).expect("the name was looked up in the configuration");
+    target(session, name, environment, super::resources::secrets(&session.environment, session.root.clone()))
+}
+
 /// The target of an environment.
 pub(super) fn target(
     session: &Session,

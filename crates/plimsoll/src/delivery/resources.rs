@@ -129,7 +129,7 @@ pub(crate) async fn resources(
 
 /// The answer to a target that was left out of this executable.
 #[cfg(not(feature = "kubernetes"))]
-fn without(feature: &str, environment: &EnvironmentName) -> StepError {
+pub(super) fn without(feature: &str, environment: &EnvironmentName) -> StepError {
     StepError::user(format!(
         "environment {environment} has the target {feature}, which was left out of this executable"
     ))
