@@ -17,14 +17,14 @@
 //! annotations of the Services. A Lease is the lock; it keeps people from waiting for nothing, and the generation is
 //! what fences. Nothing runs in the cluster for Plimsoll's sake.
 
-mod claim;
 mod changes;
+mod claim;
 mod cluster;
 mod compare;
 mod cut_over;
 mod drain;
-mod events;
 mod dropped;
+mod events;
 mod hand_over;
 mod identity;
 mod lease;

@@ -71,7 +71,7 @@ async fn from_blue_to_green_is_no_difference_and_what_is_one_is_told_by_field() 
     assert_eq!(lines(&world.changes(&api).await), Vec::<String>::new());
     let path = "spec.template.spec.containers[api]";
     let limit = format!("~ Deployment api-green: {path}.env[LIMIT].value: 5 → 6");
-    assert_eq!(lines(&world.changes(&with_env(&api, &[("LIMIT", "6")])).await), [limit.clone()]);
+    assert_eq!(lines(&world.changes(&with_env(&api, &[("LIMIT", "6")])).await), std::slice::from_ref(&limit));
     // What somebody set by hand is not in the next slot.
     world.kubectl(&["set", "env", "deployment/api-blue", "THEIRS=1"]);
     let theirs = format!("{path}.env[THEIRS]: {{\"name\":\"THEIRS\",\"value\":\"1\"}} → nothing");

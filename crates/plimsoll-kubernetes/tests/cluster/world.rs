@@ -110,13 +110,8 @@ impl World {
     pub(crate) fn rendered(cluster: &Cluster, name: &str, secrets: SecretSource, render: Render) -> Self {
         let namespace = format!("plimsoll-test-{name}-{}", std::process::id());
         let environment = "staging".parse().expect("a name");
-        let target = KubernetesTarget::new(
-            cluster.access.clone(),
-            environment,
-            namespace.clone(),
-            secrets,
-            Arc::clone(&render),
-        );
+        let target =
+            KubernetesTarget::new(cluster.access.clone(), environment, namespace.clone(), secrets, Arc::clone(&render));
         Self { target, namespace, kubeconfig: cluster.kubeconfig.clone(), render }
     }
 
