@@ -119,18 +119,14 @@ mod tests {
         [cpu(r.cpu), memory(r.memory), cpu(r.cpu_limit), memory(r.memory_limit)]
     }
 
-    fn some(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     #[test]
     fn one_peak_in_twenty_is_above_what_is_promised() {
         let mut cpu = vec![11; 19];
         cpu.push(400);
-        let expected = [some("15m"), some("12Mi"), None, some("16Mi")];
+        let expected = [Some("15m".to_owned()), Some("12Mi".to_owned()), None, Some("16Mi".to_owned())];
         assert_eq!(proposed(&samples(&cpu, 10), &Resources::default()), expected);
         cpu.push(390);
-        assert_eq!(proposed(&samples(&cpu, 10), &Resources::default())[0], some("390m"));
+        assert_eq!(proposed(&samples(&cpu, 10), &Resources::default())[0], Some("390m".to_owned()));
     }
 
     #[test]
@@ -150,9 +146,9 @@ mod tests {
     fn a_limit_of_processor_time_stays_unless_it_was_reached() {
         let with = |limit: u64| Resources { cpu_limit: Some(Millicores::new(limit)), ..Resources::default() };
         let limit = |cpu: &[u64], of: u64| proposed(&samples(cpu, 10), &with(of))[2].clone();
-        assert_eq!(limit(&[10; 6], 250), some("250m"));
-        assert_eq!(limit(&[10, 10, 10, 10, 10, 260], 250), some("520m"));
-        assert_eq!(limit(&[7; 6], 8), some("20m"));
+        assert_eq!(limit(&[10; 6], 250), Some("250m".to_owned()));
+        assert_eq!(limit(&[10, 10, 10, 10, 10, 260], 250), Some("520m".to_owned()));
+        assert_eq!(limit(&[7; 6], 8), Some("20m".to_owned()));
     }
 
     #[test]
