@@ -240,7 +240,9 @@ async fn commit(site: &Site<'_>, mut stored: Stored, record: &ReleaseRecord) -> 
 /// Waits until the endpoints of a service are pods of `slot`, and only those.
 async fn followed(site: &Site<'_>, service: &ServiceName, slot: Slot) -> Result<(), TargetError> {
     let begun = Instant::now();
-    let labels = format!("kubernetes.io/service-name={service}");
+    // A chart may call the Service otherwise.
+    let object = site.look().await?.service(service).and_then(|s| s.metadata.name.clone());
+    let labels = format!("kubernetes.io/service-name={}", object.as_deref().unwrap_or(service.as_str()));
     // Ends by the bound on following.
     loop {
         let (slices, world) = (site.cluster.list::<EndpointSlice>(&labels).await?, site.look().await?);

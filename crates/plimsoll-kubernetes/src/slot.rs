@@ -108,6 +108,19 @@ pub fn in_slot(objects: &[Object], spec: &ServiceSpec, place: &Place<'_>) -> Res
     Ok(slotted)
 }
 
+/// How many pods a slot begins with: what a chart or an overlay says, else the configuration. Where an autoscaler decides, not
+/// fewer than it made of the live slot, because that much traffic moves at once.
+pub(crate) fn replicas(objects: &[Object], spec: &ServiceSpec, live: u16) -> u16 {
+    let workload = objects.iter().find(|o| is_workload(o));
+    let rendered = workload.and_then(|o| o.value().pointer("/spec/replicas")?.as_u64());
+    let said = match (spec.objects.is_empty(), rendered) {
+        (true, _) => spec.replicas,
+        (false, said) => said.and_then(|n| u16::try_from(n).ok()).unwrap_or(1),
+    };
+    let scaled = objects.iter().any(|o| o.kind() == "HorizontalPodAutoscaler");
+    if scaled { said.max(live) } else { said }
+}
+
 fn is_workload(object: &Object) -> bool {
     matches!(object.kind(), "Deployment" | "StatefulSet")
 }
@@ -410,3 +423,6 @@ fn in_service(object: &Object, spec: &ServiceSpec, place: &Place<'_>) -> Object 
 pub(crate) fn rest_of_selector(selector: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     selector.iter().filter(|(key, _)| *key != names::SLOT).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::{
     pods,
     prober::ClusterProber,
     record, revive,
-    slot::{Place, Slotted, in_slot},
+    slot::{self, Place, Slotted, in_slot},
     watching::Watching,
     workload::WorkloadKind,
     world::{Releases, World},
@@ -96,8 +96,7 @@ impl KubernetesTarget {
             environment: &self.environment,
             slot,
             version: &release.version,
-            // What takes the traffic over must not be smaller than what an autoscaler made of the live slot.
-            replicas: spec.replicas.max(live),
+            replicas: slot::replicas(&objects, spec, live),
         };
         in_slot(&objects, spec, &place).map_err(|e| refused(&what, e.to_string()))
     }
@@ -250,13 +249,7 @@ impl KubernetesTarget {
     async fn scale(&self, stopped: bool) -> Result<(), TargetError> {
         let world = self.look().await?;
         for workload in &world.workloads {
-            let recorded = world.live.as_ref().and_then(|live| live.services.get(&workload.service));
-            let replicas = match (stopped, recorded) {
-                (true, _) => 0,
-                (false, Some(record)) => record.spec.replicas,
-                (false, None) => workload.wanted,
-            };
-            let patch = json!({"spec": {"replicas": replicas}});
+            let patch = json!({"spec": {"replicas": if stopped { 0 } else { workload.wanted }}});
             match workload.kind {
                 WorkloadKind::Deployment => {
                     self.cluster.get().await?.merge::<Deployment>(&workload.name, &patch).await?;
