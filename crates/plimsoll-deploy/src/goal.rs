@@ -2,7 +2,7 @@
 
 use crate::{
     observation::{Observation, ReleaseRecord},
-    plan::all_serve,
+    plan::{all_serve, idle},
     spec::{Release, ServiceSpec},
     target::{Change, LockOwner},
 };
@@ -130,6 +130,7 @@ pub fn reconcile(goal: &Goal, seen: &Observation) -> Reached {
         && goal.is_served_by(live)
         && all_serve(goal, seen)
         && seen.drift.is_empty()
+        && idle(goal.services(), seen).is_empty()
     {
         let before = seen.history.first();
         let moved = live

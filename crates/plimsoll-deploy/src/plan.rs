@@ -304,7 +304,12 @@ fn before(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
     }
     let as_left = wanted.is_empty() && seen.drift.is_empty();
     if as_left && seen.live.as_ref().is_some_and(|live| goal.is_served_by(live)) {
-        return Action::Done { changed: false };
+        // It serves, but a cut-over that was interrupted may have left its workers without work.
+        let idle = idle(goal.services(), seen);
+        if idle.is_empty() || progress.cannot_return.is_some() {
+            return Action::Done { changed: false };
+        }
+        return Action::AwaitActive { slots: idle };
     }
     if let Some(missing) = wanted.iter().find(|w| w.stands.is_none()) {
         let release = Box::new(goal.release(&seen.environment));

@@ -56,14 +56,22 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
     let before = world.live.as_ref();
     let (out, into) = hand_over::exclusive(before, &record);
     let mut handed = BTreeMap::new();
-    for (service, slot) in &out {
-        hand_over::take_away(site, &world, service, *slot, wish.from).await?;
-        handed.insert(service.clone(), Instant::now());
+    let moving = async {
+        for (service, slot) in &out {
+            // Under the generation it works by: with it the slot can be given the environment back.
+            let generation = before.map_or(wish.from, |before| before.generation);
+            hand_over::take_away(site, service, *slot, generation).await?;
+            handed.insert(service.clone(), Instant::now());
+        }
+        for (service, slot) in targets(before, &record, wish) {
+            switch(site, &service, slot, &record).await?;
+        }
+        commit(site, stored, &record).await
+    };
+    if let Err(error) = moving.await {
+        give_back(site, before, &out).await;
+        return Err(error);
     }
-    for (service, slot) in targets(before, &record, wish) {
-        switch(site, &service, slot, &record).await?;
-    }
-    commit(site, stored, &record).await?;
     for moved in &wish.moves {
         followed(site, &moved.service, moved.to).await?;
     }
@@ -82,6 +90,17 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
     match refusal {
         Some(error) => Err(error),
         None => Ok(CutOverDone { live: record, switch_micros, handover_micros }),
+    }
+}
+
+/// A cut-over that did not come to its end leaves the workers of what is recorded at their work.
+async fn give_back(site: &Site<'_>, before: Option<&ReleaseRecord>, out: &[(ServiceName, Slot)]) {
+    let Some(before) = before else { return };
+    for (service, slot) in out {
+        // Where it did commit, or another run did, this is refused as stale.
+        if let Err(error) = hand_over::give(site, service, *slot, before).await {
+            tracing::warn!(%error, %service, %slot, "nobody works there until the next cut-over");
+        }
     }
 }
 

@@ -35,18 +35,20 @@ pub(crate) fn exclusive(before: Option<&ReleaseRecord>, record: &ReleaseRecord) 
     (out, into)
 }
 
-/// Takes the environment away from a slot. When this returns, no pod of it works.
+/// Takes the environment away from a slot. When this returns, no pod of it works: each one that has not ended has said so,
+/// also one that is ending or starting, or is gone.
 pub(crate) async fn take_away(
     site: &Site<'_>,
-    world: &World,
     service: &ServiceName,
     slot: Slot,
     generation: Generation,
 ) -> Result<(), TargetError> {
     identity::change(site.cluster, service, slot, |identity| identity.active = None).await?;
-    let pods: Vec<&Pod> = world.pods.iter().filter(|pod| is_of(pod, service, slot)).collect();
+    // Whoever looks before the file is changed misses a pod that starts with the old one.
+    let world = site.look().await?;
+    let pods: Vec<&Pod> = world.pods.iter().filter(|pod| is_of(pod, service, slot) && !pods::has_ended(pod)).collect();
     let left = join_all(pods.iter().map(|pod| async move {
-        let gave_up = !pods::is_running(pod) || pods::order(site.cluster, pod, false, generation).await;
+        let gave_up = pods::order(site.cluster, pod, false, generation).await;
         (!gave_up).then_some(*pod)
     }));
     for pod in left.await.into_iter().flatten() {
@@ -79,6 +81,15 @@ async fn end(site: &Site<'_>, pod: &Pod) -> Result<(), TargetError> {
     Ok(())
 }
 
+/// Refuses to give anything in the name of a release that another one has replaced meanwhile.
+fn still_live(site: &Site<'_>, world: &World, record: &ReleaseRecord) -> Result<(), TargetError> {
+    let live = world.live.as_ref();
+    if live.is_some_and(|live| live.generation == record.generation && live.run == record.run) {
+        return Ok(());
+    }
+    Err(site.stale(record.generation, world.stored.record.generation))
+}
+
 /// Gives the environment to a slot: waits until every pod has taken it.
 pub(crate) async fn give(
     site: &Site<'_>,
@@ -86,6 +97,7 @@ pub(crate) async fn give(
     slot: Slot,
     record: &ReleaseRecord,
 ) -> Result<(), TargetError> {
+    still_live(site, &site.look().await?, record)?;
     let told = Identity { active: Some(record.generation), ..Identity::of(record) };
     identity::change(site.cluster, service, slot, |identity| {
         *identity = Identity { version: identity.version.clone(), revision: identity.revision.clone(), ..told };
@@ -95,6 +107,7 @@ pub(crate) async fn give(
     // Ends by the bound on acceptance.
     loop {
         let world = site.look().await?;
+        still_live(site, &world, record)?;
         let pods = world.pods_of(service, slot);
         let accepted = join_all(pods.iter().map(|pod| pods::order(site.cluster, pod, true, record.generation))).await;
         if !accepted.is_empty() && accepted.iter().all(|yes| *yes) {

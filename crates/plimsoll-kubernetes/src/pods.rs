@@ -26,6 +26,12 @@ pub(crate) fn is_running(pod: &Pod) -> bool {
     !is_ending(pod) && phase == Some("Running")
 }
 
+/// Whether all its containers have ended, so that nothing of it works.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// Whether it counts as an endpoint.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());

@@ -166,6 +166,10 @@ impl KubernetesTarget {
         if world.workloads.is_empty() && world.services.is_empty() {
             self.ensure_namespace().await?;
         }
+        if world.service(&spec.name).is_none() && self.cluster.get().await?.read(&objects.service).await?.is_some() {
+            let reason = format!("{} is there, and is not this environment's", objects.service.title());
+            return Err(refused(&what, reason));
+        }
         for object in &objects.shared {
             self.cluster.get().await?.apply(object).await?;
         }

@@ -1,7 +1,7 @@
 //! One look at the namespace: everything an observation is made of, read at the same time.
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, refused},
     events, lease, names, pods,
     record::{self, ReleaseName, Stored},
     workload::Workload,
@@ -64,10 +64,17 @@ impl World {
             releases.read(cluster, environment, &record.history),
             active(cluster, &workloads, &pods),
         );
+        let live = live?.into_iter().next();
+        // Nothing may be decided as if nothing served.
+        if let Some(name) = record.live.as_ref().filter(|_| live.is_none()) {
+            let map = names::release(environment, name.generation, &name.run);
+            let reason = format!("the ConfigMap {map}, which says what is live, is gone");
+            return Err(refused(&format!("look at {environment}"), reason));
+        }
         let lock = lease.as_ref().and_then(lease::view).filter(|view| view.expires > crate::now());
         Ok(Self {
             environment: environment.clone(),
-            live: live?.into_iter().next(),
+            live,
             history: history?,
             stored,
             workloads,

@@ -255,8 +255,12 @@ async fn while_the_engine_does_not_answer_containers_serve_and_nothing_is_handed
     })
     .await;
     assert_eq!(get(port, "/").await.unwrap(), (200, service));
-    let worker = &target.observe().await.unwrap().services[&"worker".parse::<ServiceName>().unwrap()];
-    assert_eq!(worker.live.as_ref().unwrap().active, Some(Generation(1)));
+    // Its keeper asks first whether it is ready, and then whether it works.
+    eventually("the worker works on under its generation", || async {
+        let worker = &target.observe().await.unwrap().services[&"worker".parse::<ServiceName>().unwrap()];
+        worker.live.as_ref().unwrap().active == Some(Generation(1))
+    })
+    .await;
     target.retire(&api(), Slot::Green).await.unwrap();
     assert!(!world.directory.path().join("state/staging/worker/violation").exists());
 

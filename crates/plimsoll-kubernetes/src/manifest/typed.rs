@@ -72,7 +72,8 @@ impl Typed<'_> {
     }
 
     fn is_stateful(&self) -> bool {
-        self.spec.activation == Activation::Exclusive && self.keeps_state()
+        // Two pods of one worker must never be: a Deployment starts the next before the last has ended.
+        self.spec.activation == Activation::Exclusive
     }
 
     fn keeps_state(&self) -> bool {

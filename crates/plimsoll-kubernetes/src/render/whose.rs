@@ -22,6 +22,14 @@ pub enum PartitionError {
         /// The workloads there are.
         found: Vec<String>,
     },
+    /// A Secret with its values would be recorded with the release.
+    #[error(
+        "{object} holds values, which would be recorded: name it in `secrets` of the service, or use an ExternalSecret"
+    )]
+    Secret {
+        /// The Secret.
+        object: String,
+    },
     /// A service has several.
     #[error("{service} has several workloads: {}", .found.join(", "))]
     Several {
@@ -37,6 +45,10 @@ pub fn by_service(
     objects: &[Object],
     services: &[ServiceName],
 ) -> Result<BTreeMap<ServiceName, Vec<Object>>, PartitionError> {
+    let holds_values = |o: &&Object| ["/data", "/stringData"].iter().any(|at| o.value().pointer(at).is_some());
+    if let Some(secret) = objects.iter().filter(|o| o.kind() == "Secret").find(holds_values) {
+        return Err(PartitionError::Secret { object: secret.title() });
+    }
     let workloads: Vec<&Object> = objects.iter().filter(|o| is_workload(o)).collect();
     let mut of: BTreeMap<ServiceName, &Object> = BTreeMap::new();
     for service in services {

@@ -50,12 +50,12 @@ fn deployment(name: &str) -> Object {
     }))
 }
 
-fn of_kind(kind: &str, name: &str, spec: Value) -> Object {
+fn of_kind(kind: &str, name: &str, spec: &Value) -> Object {
     object(json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec}))
 }
 
 fn service(name: &str, app: &str) -> Object {
-    of_kind("Service", name, json!({"selector": {"app": app}, "ports": [{"port": 80}]}))
+    of_kind("Service", name, &json!({"selector": {"app": app}, "ports": [{"port": 80}]}))
 }
 
 fn placed(objects: &[Object], spec: &ServiceSpec) -> Result<Slotted, SlotError> {
@@ -100,12 +100,12 @@ fn a_service_selects_no_slot_when_it_is_made_and_remembers_the_rest() {
 
 #[test]
 fn what_pods_read_is_copied_for_the_slot_and_the_service() {
-    let shared = of_kind("ConfigMap", "shared", json!({}));
+    let shared = of_kind("ConfigMap", "shared", &json!({}));
     let vault = object(json!({
         "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"name": "from-vault"},
         "spec": {"target": {"name": "vault"}},
     }));
-    let account = of_kind("ServiceAccount", "web", json!({}));
+    let account = of_kind("ServiceAccount", "web", &json!({}));
     let objects = [deployment("web"), service("web", "web"), shared, vault, account.clone()];
     let slotted = placed(&objects, &spec("web")).unwrap();
     assert_eq!(own(&slotted, "ConfigMap").name(), "web-shared-green");
@@ -130,9 +130,9 @@ fn what_acts_on_the_workload_acts_on_the_slot() {
     let scaler = of_kind(
         "HorizontalPodAutoscaler",
         "web",
-        json!({"scaleTargetRef": {"kind": "Deployment", "name": "web"}, "maxReplicas": 9}),
+        &json!({"scaleTargetRef": {"kind": "Deployment", "name": "web"}, "maxReplicas": 9}),
     );
-    let budget = of_kind("PodDisruptionBudget", "web", json!({"selector": {"matchLabels": {"app": "web"}}}));
+    let budget = of_kind("PodDisruptionBudget", "web", &json!({"selector": {"matchLabels": {"app": "web"}}}));
     let objects = [deployment("web"), service("web", "web"), scaler, budget];
     let slotted = placed(&objects, &spec("web")).unwrap();
     assert_eq!(own(&slotted, "HorizontalPodAutoscaler").text("/spec/scaleTargetRef/name"), "web-green");
@@ -172,8 +172,8 @@ fn sets_of_objects_that_leave_a_question_open_are_refused() {
 #[test]
 fn objects_are_given_to_the_services_they_belong_to() {
     let names: Vec<ServiceName> = ["api", "web"].map(|n| n.parse().unwrap()).into();
-    let ingress = of_kind("Ingress", "front", json!({}));
-    let shared = of_kind("ConfigMap", "shared", json!({}));
+    let ingress = of_kind("Ingress", "front", &json!({}));
+    let shared = of_kind("ConfigMap", "shared", &json!({}));
     let stranger = deployment("stranger");
     let objects = [
         deployment("web"),
@@ -206,4 +206,14 @@ fn a_workload_may_say_in_a_label_whose_it_is_but_not_two_at_once() {
         error.contains("no Deployment or StatefulSet is called web") && error.contains("Deployment other"),
         "{error}"
     );
+}
+
+#[test]
+fn a_secret_with_values_is_not_recorded_with_a_release() {
+    let names: Vec<ServiceName> = vec!["web".parse().unwrap()];
+    let secret = object(json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"KEY": "canary-4711"},
+    }));
+    let error = by_service(&[deployment("web"), secret], &names).unwrap_err().to_string();
+    assert!(error.starts_with("Secret key holds values") && !error.contains("canary"), "{error}");
 }

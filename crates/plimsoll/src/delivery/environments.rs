@@ -3,7 +3,7 @@
 
 use super::resources::Delivery;
 use crate::{cli_error::CliError, session::Session};
-use plimsoll_deploy::{ServiceSpec, Target, smoke_environment};
+use plimsoll_deploy::{Observation, ServiceSpec, Target, smoke_environment};
 use plimsoll_engine::StepError;
 use std::{process::ExitCode, sync::Arc};
 
@@ -41,7 +41,7 @@ pub(crate) async fn stop(session: &Session, name: &str, reason: Option<&str>) ->
     if seen.live.is_none() {
         return Err(StepError::user(format!("nothing was deployed to {name} yet: there is nothing to stop")).into());
     }
-    if seen.stopped {
+    if seen.stopped && !is_up(&seen) {
         session.console.out(&format!("{name} is stopped already (generation {})\n", seen.generation));
         return Ok(ExitCode::SUCCESS);
     }
@@ -52,12 +52,22 @@ pub(crate) async fn stop(session: &Session, name: &str, reason: Option<&str>) ->
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether something answers all the same: a stop that was interrupted is not done.
+fn is_up(seen: &Observation) -> bool {
+    seen.services.values().flat_map(|view| [&view.live, &view.standby]).flatten().any(|slot| slot.ready > 0)
+}
+
+/// Whether something that should serve is scaled to nothing: a start that was interrupted is not done.
+fn is_down(seen: &Observation) -> bool {
+    seen.services.values().filter_map(|view| view.live.as_ref()).any(|slot| slot.replicas == 0)
+}
+
 /// Starts a stopped environment as it was.
 pub(crate) async fn start(session: &Session, name: &str) -> Result<ExitCode, CliError> {
     let target = target(session, name)?;
     let actor = session.actor().await;
     let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
-    if !seen.stopped {
+    if !seen.stopped && !is_down(&seen) {
         session.console.out(&format!("{name} is not stopped (generation {})\n", seen.generation));
         return Ok(ExitCode::SUCCESS);
     }
