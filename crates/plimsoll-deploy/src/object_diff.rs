@@ -31,8 +31,8 @@ pub enum ObjectChange {
         /// What is not as it would be made, by path.
         fields: Vec<ConfigChange>,
     },
-    /// Somebody else made it, and it has the name that the release needs: the release would adopt it.
-    Adopted,
+    /// Somebody else made it, and it has the name of a service; a release does not take it over.
+    Foreign,
     /// It cannot be compared from here.
     Unknown {
         /// Why not.

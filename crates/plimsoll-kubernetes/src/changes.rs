@@ -144,7 +144,7 @@ impl KubernetesTarget {
         let mut found = Vec::new();
         for workload in workloads {
             if cluster.read(workload).await?.is_some_and(|there| is_foreign(&there)) {
-                found.push(diff(workload, ObjectChange::Adopted));
+                found.push(diff(workload, ObjectChange::Foreign));
             }
         }
         Ok(found)
@@ -159,6 +159,10 @@ async fn stays(cluster: &Cluster, spec: &ServiceSpec, next: &Slotted) -> Result<
         found.extend(compared(there.as_ref(), object, object, spec, Whose::Ours));
     }
     let service = cluster.read(&next.service).await?;
+    if service.as_ref().is_some_and(is_foreign) {
+        found.push(diff(&next.service, ObjectChange::Foreign));
+        return Ok(found);
+    }
     let change = compared(service.as_ref(), &next.service, &next.service, spec, Whose::Ours);
     found.extend(change.map(|diff| match diff.change {
         ObjectChange::Changed { fields } => ObjectDiff { object: diff.object, change: ObjectChange::Kept { fields } },
@@ -176,9 +180,6 @@ fn compared(
     whose: Whose,
 ) -> Option<ObjectDiff> {
     let Some(there) = there else { return Some(diff(next, ObjectChange::Added)) };
-    if is_foreign(there) {
-        return Some(diff(next, ObjectChange::Adopted));
-    }
     let mut fields = compare::fields(there, here.value(), &spec.image.to_string());
     fields.extend(dropped::dropped(there, here.value(), whose));
     (!fields.is_empty()).then(|| diff(next, ObjectChange::Changed { fields }))

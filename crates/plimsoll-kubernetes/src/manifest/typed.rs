@@ -30,7 +30,7 @@ const DNS: (&str, u16) = ("kube-system", 53);
 /// An account, the workload, the address, and the rules of who talks to whom; a disruption budget when there is more than
 /// one pod, an autoscaler when there is `autoscale`, a claim of storage when state is not external (whether both slots
 /// mount one or each its copy is decided where they are put into slots). The workload is a `StatefulSet` where two pods
-/// must never have one name, for exclusive services with state, else a `Deployment`. It refers to what is made with the
+/// must never be, for exclusive services, else a `Deployment`. It refers to what is made with the
 /// slot: the `ConfigMap` `NAME-identity` and, when there are secret variables, the Secret `NAME`.
 pub fn typed(spec: &ServiceSpec, context: &Context) -> Result<Vec<Object>, ManifestError> {
     let typed = Typed { spec, context };

@@ -89,7 +89,7 @@ async fn a_deployment_that_plimsoll_did_not_make_is_named() {
     let web = spec("web", &cluster.images[0], &[]);
     assert_eq!(
         lines(&world.changes(&web).await),
-        ["Adopted Deployment web", "Added Deployment web-blue", "Added Service web"]
+        ["Foreign Deployment web", "Added Deployment web-blue", "Added Service web"]
     );
 }
 

@@ -135,8 +135,8 @@ fn told(f: &mut fmt::Formatter<'_>, ObjectDiff { object, change }: &ObjectDiff) 
             writeln!(f, "    = {object} stays as it is: a release changes its selector only; made anew it would have")?;
             lines(f, 8, fields)
         }
-        ObjectChange::Adopted => {
-            writeln!(f, "    ! {object} is there already, and not made by Plimsoll: it would be adopted")
+        ObjectChange::Foreign => {
+            writeln!(f, "    ! {object} is there already, and not made by Plimsoll: a release does not take it over")
         }
         ObjectChange::Unknown { reason } => writeln!(f, "    ? {object} cannot be compared from here: {reason}"),
     }

@@ -91,7 +91,7 @@ fn everything() -> Difference {
         object("Service api", ObjectChange::Kept { fields: vec![field("spec.ports[http].port", "80", "81")] }),
         object("Secret api-green", ObjectChange::Unknown { reason: "KEY is not set".into() }),
     ];
-    let of_web = vec![object("Deployment web", ObjectChange::Adopted)];
+    let of_web = vec![object("Deployment web", ObjectChange::Foreign)];
     let objects = [("api", of_api), ("web", of_web)].map(|(name, objects)| (name.parse().unwrap(), objects));
     Difference::new(TargetKind::Kubernetes, Some(&seen), &next, objects.into())
 }
@@ -110,7 +110,7 @@ fn a_person_reads_what_is_new_what_changes_and_what_is_not_known_yet() {
              = Service api stays as it is: a release changes its selector only; made anew it would have\n        \
              spec.ports[http].port: 80 → 81\n    ? Secret api-green cannot be compared from here: KEY is not set\n\
              + web\n    image: built when released\n    \
-             ! Deployment web is there already, and not made by Plimsoll: it would be adopted\n\
+             ! Deployment web is there already, and not made by Plimsoll: a release does not take it over\n\
              = worker\n    image: built when released; {worker} is live\n    configuration: as it is\n\
              - old: serves no more; {old} is live\n\
              ! somebody else changed what is there\n    selector of Service api: recorded blue, found green\n"
