@@ -16,6 +16,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -72,11 +73,16 @@ struct Scene<'a> {
     cluster: &'a Cluster,
     name: String,
     volumes: Option<tempfile::TempDir>,
+    /// A claim takes whichever volume is free: one scene at a time has any.
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl<'a> Scene<'a> {
     fn new(cluster: &'a Cluster, name: &str) -> Self {
-        let mut scene = Self { cluster, name: format!("plimsoll-{name}-{}", std::process::id()), volumes: None };
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = format!("plimsoll-{name}-{}", std::process::id());
+        let mut scene = Self { cluster, name, volumes: None, _turn: turn };
         // A cluster with storage of its own has a default class.
         if !cluster.kubectl(&["get", "storageclass"]).contains("(default)") {
             scene.volumes = Some(scene.make_volumes());
