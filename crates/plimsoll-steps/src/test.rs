@@ -9,13 +9,47 @@ use libtest::Outcome;
 use plimsoll_engine::{Cx, Pure, Reads, Step, StepError, write_atomically};
 use plimsoll_process::which;
 use serde::{Deserialize, Serialize};
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 /// Runs the tests of one package.
 #[derive(Debug, Serialize)]
 pub struct Test {
-    /// The package.
-    pub package: String,
+    package: String,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    without: BTreeSet<String>,
+}
+
+impl Test {
+    /// All tests of a package: of its library, binaries and examples, its integration tests, its doc tests.
+    pub fn of(package: impl Into<String>) -> Self {
+        Self { package: package.into(), without: BTreeSet::new() }
+    }
+
+    /// Leaves integration tests out, by the names of their targets: those that take long or need servers, and run elsewhere.
+    /// The step says that it left them out.
+    #[must_use]
+    pub fn without<'a>(mut self, targets: impl IntoIterator<Item = &'a str>) -> Self {
+        self.without.extend(targets.into_iter().map(str::to_owned));
+        self
+    }
+}
+
+impl Test {
+    /// The targets that cargo is to be told, none for all of them.
+    fn targets(&self, workspace: &Workspace, library: bool) -> Result<Vec<String>, StepError> {
+        if self.without.is_empty() {
+            return Ok(Vec::new());
+        }
+        let known = workspace.packages().get(&self.package).map(|p| &p.tests);
+        if let Some(name) = self.without.iter().find(|name| known.is_none_or(|tests| !tests.contains(*name))) {
+            let known: Vec<&str> = known.into_iter().flatten().map(String::as_str).collect();
+            return Err(StepError::user(format!("{} has no integration test `{name}`", self.package))
+                .with_hint(format!("it has {}", known.join(", "))));
+        }
+        let others = known.into_iter().flatten().filter(|name| !self.without.contains(*name));
+        let units = ["--bins", "--examples"].into_iter().chain(library.then_some("--lib"));
+        Ok(units.map(str::to_owned).chain(others.flat_map(|name| ["--test".to_owned(), name.clone()])).collect())
+    }
 }
 
 /// What the tests of a package said.
@@ -56,16 +90,20 @@ impl Pure for Test {
     async fn run(&self, cx: &Cx, (): ()) -> Result<TestReport, StepError> {
         let nextest = which("cargo-nextest", cx.environment()).is_some();
         let package = self.package.as_str();
+        let workspace = cx.resource::<Workspace>()?;
+        let library = has_library(&workspace, package);
+        let targets = self.targets(&workspace, library)?;
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let common = ["--locked", "--all-features", "--package", package];
-        let mut failed = None;
-        if nextest {
-            let args = [&["nextest", "run", "--no-tests=pass", "--no-fail-fast"][..], &common].concat();
-            failed = failed.or(run(cx, &args).await?);
-            if has_library(cx, package)? {
-                failed = failed.or(run(cx, &[&["test", "--doc"][..], &common].concat()).await?);
-            }
-        } else {
-            failed = run(cx, &[&["test", "--no-fail-fast"][..], &common].concat()).await?;
+        // Cargo runs doc tests only where no target is named, nextest never.
+        let program = if nextest { &["nextest", "run", "--no-tests=pass"][..] } else { &["test"] };
+        let mut failed = run(cx, &[program, &["--no-fail-fast"], &common, &targets].concat()).await?;
+        if library && (nextest || !targets.is_empty()) {
+            failed = failed.or(run(cx, &[&["test", "--doc"][..], &common].concat()).await?);
+        }
+        if !self.without.is_empty() {
+            let names: Vec<&str> = self.without.iter().map(String::as_str).collect();
+            cx.note(format!("{package}: left out, as its step says: {}", names.join(", ")));
         }
         let log = fs::read_to_string(cx.log_path()).unwrap_or_default();
         let cases = libtest::parse(&log);
@@ -109,8 +147,7 @@ async fn run(cx: &Cx, args: &[&str]) -> Result<Option<Vec<String>>, StepError> {
     }
 }
 
-fn has_library(cx: &Cx, package: &str) -> Result<bool, StepError> {
-    let workspace = cx.resource::<Workspace>()?;
+fn has_library(workspace: &Workspace, package: &str) -> bool {
     let dir = workspace.packages().get(package).map(|p| p.dir.clone()).unwrap_or_default();
-    Ok(workspace.files().iter().any(|f| *f == dir.join("src/lib.rs")))
+    workspace.files().iter().any(|f| *f == dir.join("src/lib.rs"))
 }

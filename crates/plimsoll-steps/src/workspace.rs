@@ -31,6 +31,8 @@ pub struct Package {
     pub dev_dependencies: BTreeSet<String>,
     /// Its binaries, each with the path of its root module, relative to the workspace's root.
     pub bins: BTreeMap<String, PathBuf>,
+    /// Its integration tests, by the names of their targets.
+    pub tests: BTreeSet<String>,
 }
 
 impl Package {
@@ -356,6 +358,7 @@ fn packages(root: &Path, metadata: &str) -> Result<BTreeMap<String, Package>, St
             dependencies: depends(false),
             dev_dependencies: depends(true),
             bins,
+            tests: m.targets.iter().filter(|t| t.kind.iter().any(|k| k == "test")).map(|t| t.name.clone()).collect(),
             version: m.version.clone(),
             dir: dir.strip_prefix(root).map(Path::to_owned).unwrap_or(dir),
             name: m.name.clone(),
@@ -377,6 +380,7 @@ mod tests {
             dir: PathBuf::from(dir),
             dependencies: set(deps),
             dev_dependencies: set(dev),
+            tests: BTreeSet::new(),
             bins: BTreeMap::new(),
         };
         Workspace {

@@ -1,4 +1,4 @@
-//! `ci`: every check of this repository.
+//! `ci`: the checks of this repository, but for the scenes that play whole releases.
 
 use plimsoll::prelude::*;
 
@@ -25,6 +25,9 @@ const MEMBERS: [(&str, &[&str]); 13] = [
     ("xtask", &[""]),
 ];
 
+/// What plays whole releases on real servers, for many minutes: `cargo test --workspace` has them too.
+const SCENES: [(&str, &[&str]); 2] = [("plimsoll-kubernetes", &["cluster"]), ("xtask", &["kairos", "release"])];
+
 /// The graph of the checks.
 #[expect(clippy::unnecessary_wraps, reason = "the shape all pipelines have")]
 pub(crate) fn ci(g: &mut Graph<'_>, _: &Inputs) -> Result<(), StepError> {
@@ -32,7 +35,8 @@ pub(crate) fn ci(g: &mut Graph<'_>, _: &Inputs) -> Result<(), StepError> {
     g.pure("", Tidy { directions: directions() }, ());
     g.pure("", Clippy { packages: Vec::new() }, ());
     for (package, _) in MEMBERS {
-        g.pure(package, Test { package: package.to_owned() }, ());
+        let scenes = SCENES.iter().filter(|(of, _)| *of == package).flat_map(|(_, scenes)| scenes.iter().copied());
+        g.pure(package, Test::of(package).without(scenes), ());
     }
     g.pure("", Docs { packages: Vec::new() }, ());
     Ok(())

@@ -7,7 +7,7 @@ use plimsoll::prelude::*;
 pub(crate) fn release(g: &mut Graph<'_>, inputs: &Inputs) -> Result<(), StepError> {
     let packages = shipped_packages(inputs);
     let lints = vec![g.pure("", Fmt, ()), g.pure("", Clippy { packages: packages.clone() }, ())];
-    let tests = packages.into_iter().map(|package| g.pure(&package.clone(), Test { package }, ())).collect::<Vec<_>>();
+    let tests = packages.into_iter().map(|package| g.pure(&package.clone(), Test::of(package), ())).collect::<Vec<_>>();
     let images = built(g, inputs);
 
     started(g, inputs);

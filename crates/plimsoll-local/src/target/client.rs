@@ -5,7 +5,7 @@ use crate::supervisor::{
     protocol::{Answer, Request, Response, broken, receive, send},
 };
 use plimsoll_deploy::TargetError;
-use plimsoll_process::{Cmd, spawn_detached};
+use plimsoll_process::{Cmd, Detached, spawn_detached};
 use std::{io, path::Path, time::Duration};
 use tokio::{
     io::BufReader,
@@ -21,6 +21,9 @@ const START: Duration = Duration::from_secs(15);
 
 /// Between two looks for the socket of a supervisor that is being started.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How often a supervisor is started before what it says is believed.
+const LAUNCHES: u32 = 3;
 
 /// How long a supervisor may take to end after it said it will.
 const END: Duration = Duration::from_secs(10);
@@ -98,31 +101,41 @@ impl Client {
     }
 
     /// Starts a supervisor and waits for its socket. When several commands do this at the same time, one of the started
-    /// ones gets the lock, and all commands find its socket.
+    /// ones gets the lock, and all commands find its socket. One that finds the lock held by a supervisor that is just
+    /// being killed ends too, and is started again.
     async fn start(&self) -> Result<Connection, TargetError> {
         let what = "start the supervisor";
         self.paths.create().map_err(|e| broken(format!("make `{}`", self.paths.root().display()), e))?;
-        let log = crate::supervisor::open_log(&self.paths.supervisor_log()).map_err(|e| broken(what, e))?;
-        let errors = log.try_clone().map_err(|e| broken(what, e))?;
-        let command = Cmd::new(&self.launch.program).args(&self.launch.args).cwd(self.paths.root());
-        let started = spawn_detached(&command, log, errors, None).map_err(|e| broken(what, e))?;
-        let process = started.adopt();
-        if let Some(process) = started.adopt() {
-            // Its exit code is collected, so that a long-lived command keeps no zombie.
-            tokio::spawn(async move { process.wait_exit().await });
-        }
+        let mut started = self.launch(what)?;
+        let mut launches = 1;
         let deadline = Instant::now() + START;
         loop {
             if let Some(connection) = self.connect().await? {
                 return Ok(connection);
             }
-            let running = process.is_some() && started.adopt().is_some();
-            if Instant::now() >= deadline || (!running && !is_locked(&self.paths.supervisor_lock())) {
+            let ended = started.adopt().is_none() && !is_locked(&self.paths.supervisor_lock());
+            if ended && launches < LAUNCHES {
+                started = self.launch(what)?;
+                launches += 1;
+            } else if ended || Instant::now() >= deadline {
                 let lines = crate::supervisor::tail_log(&self.paths.supervisor_log(), 5).join("\n");
                 return Err(broken(what, format!("it does not answer; its log ends with:\n{lines}")));
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Starts a supervisor, which outlives this process.
+    fn launch(&self, what: &str) -> Result<Detached, TargetError> {
+        let log = crate::supervisor::open_log(&self.paths.supervisor_log()).map_err(|e| broken(what, e))?;
+        let errors = log.try_clone().map_err(|e| broken(what, e))?;
+        let command = Cmd::new(&self.launch.program).args(&self.launch.args).cwd(self.paths.root());
+        let started = spawn_detached(&command, log, errors, None).map_err(|e| broken(what, e))?;
+        if let Some(process) = started.adopt() {
+            // Its exit code is collected, so that a long-lived command keeps no zombie.
+            tokio::spawn(async move { process.wait_exit().await });
+        }
+        Ok(started)
     }
 }
 
