@@ -33,3 +33,15 @@ pub trait Classify: std::error::Error {
     /// The class that decides the exit code and whether a retry can help.
     fn class(&self) -> ErrorClass;
 }
+
+/// An error and its causes in one line, each after a colon.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

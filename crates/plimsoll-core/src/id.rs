@@ -80,6 +80,13 @@ name!(
     EnvironmentName, "environment name"
 );
 
+impl ServiceName {
+    /// The variable that tells the callers of a service where it is reached, on every target: `API_GATEWAY_URL`.
+    pub fn url_variable(&self) -> String {
+        format!("{}_URL", self.as_str().to_uppercase().replace('-', "_"))
+    }
+}
+
 /// One execution of a pipeline. Sorts by time of start: `YYYYMMDD-hhmmss-xxxx`, the last four digits random.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

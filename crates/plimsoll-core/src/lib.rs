@@ -13,7 +13,7 @@ mod retry;
 mod secret;
 mod time;
 
-pub use class::{Classify, ErrorClass};
+pub use class::{Classify, ErrorClass, chain};
 pub use digest::{Digest, DigestError, Fingerprint, Hasher};
 pub use event::{Ending, Event, RunOutcome};
 pub use id::{EnvironmentName, Generation, NameError, Platform, RunId, ServiceName, Slot};

@@ -58,6 +58,6 @@ pub use observation::{Drift, LockView, Observation, ReleaseRecord, ServiceRecord
 pub use rightsize::{MIN_SAMPLES, Usage, UsageSample, rightsize};
 pub use spec::{Activation, ApprovalRecord, Evidence, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
 pub use target::{
-    Change, CutOver, CutOverDone, DrainReport, Fut, Histogram, LockOutcome, LockOwner, Move, Probed, SlotTraffic,
-    Target, TargetError, TargetKind,
+    Change, CutOver, CutOverDone, DrainReport, Fut, Histogram, LockOutcome, LockOwner, Move, Probed, SecretSource,
+    SlotTraffic, Target, TargetError, TargetKind,
 };

@@ -8,7 +8,7 @@ use crate::{
     spec::{ServiceSpec, SmokeRequest},
     target::{Target, TargetError},
 };
-use plimsoll_core::ServiceName;
+use plimsoll_core::{ServiceName, chain};
 use plimsoll_http::{Client, Method, Url, read_limited};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -94,18 +94,6 @@ async fn over_http(client: &Client, base: &str, request: &SmokeRequest, timeout:
     let headers = response.headers().iter().map(|(n, v)| (n.as_str().to_owned(), text(v.as_bytes()))).collect();
     let body = text(&read_limited(response, MAX_BODY).await?);
     Ok(Answer { status, headers, body, took: start.elapsed() })
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// Whether `answer` is what `request` declares.

@@ -8,12 +8,15 @@ use crate::{
     probe::Prober,
     spec::{Release, ServiceSpec},
 };
-use plimsoll_core::{Classify, EnvironmentName, ErrorClass, Generation, RunId, ServiceName, Slot};
+use plimsoll_core::{Classify, EnvironmentName, ErrorClass, Generation, RunId, Secret, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 /// What the trait's verbs return: a future that may be sent between threads.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, TargetError>> + Send + 'a>>;
+
+/// Resolves the name of a secret's source to its value, at the moment something is started with it.
+pub type SecretSource = Arc<dyn Fn(&str) -> Result<Secret, String> + Send + Sync>;
 
 /// What an environment runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,11 +10,12 @@ use crate::{
 use http_body_util::BodyExt as _;
 use kube::{
     Api, Client, Config,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
     core::{GroupVersionKind, NamespaceResourceScope, gvk::ParseGroupVersionError},
     discovery::{self, Scope},
 };
+use plimsoll_core::chain;
 use plimsoll_deploy::TargetError;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -94,15 +95,7 @@ impl Lazy {
 
     pub(crate) async fn get(&self) -> Result<&Cluster, TargetError> {
         let found = self.found.get_or_try_init(|| Cluster::connect(&self.access, self.namespace.clone())).await;
-        found.map_err(|error| {
-            let mut reason = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(next) = cause {
-                reason = format!("{reason}: {next}");
-                cause = next.source();
-            }
-            refused(&format!("find the cluster of namespace {}", self.namespace), reason)
-        })
+        found.map_err(|error| refused(&format!("find the cluster of namespace {}", self.namespace), chain(&error)))
     }
 }
 
@@ -278,11 +271,9 @@ impl Cluster {
     }
 
     /// Deletes an object and what it owns, in the background. It may be gone already.
-    pub(crate) async fn delete<K: Kind>(&self, name: &str, version: Option<String>) -> Result<(), TargetError> {
+    pub(crate) async fn delete<K: Kind>(&self, name: &str) -> Result<(), TargetError> {
         let what = format!("delete {} {name}", K::kind(&()));
-        let mut params = DeleteParams::background();
-        params.preconditions = version.map(|v| Preconditions { resource_version: Some(v), uid: None });
-        match limited(self.api::<K>().delete(name, &params)).await {
+        match limited(self.api::<K>().delete(name, &DeleteParams::background())).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             Err(e) => Err(error(&what, e)),

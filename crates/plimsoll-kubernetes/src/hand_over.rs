@@ -66,7 +66,7 @@ fn is_of(pod: &Pod, service: &ServiceName, slot: Slot) -> bool {
 /// Deletes a pod and waits until the kubelet has confirmed it: before that it may work on.
 async fn end(site: &Site<'_>, pod: &Pod) -> Result<(), TargetError> {
     let name = pods::name(pod);
-    site.cluster.delete::<Pod>(name, None).await?;
+    site.cluster.delete::<Pod>(name).await?;
     let begun = Instant::now();
     // Ends by the bound on being gone.
     while let Some(now) = site.cluster.get::<Pod>(name).await? {

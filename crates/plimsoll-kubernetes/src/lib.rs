@@ -50,7 +50,7 @@ pub use cluster::Access;
 pub use object::{Object, ObjectError};
 pub use render::{PartitionError, RenderError, Source, by_service, render};
 pub use slot::{Place, SlotError, Slotted, WorkloadName, in_slot};
-pub use target::{KubernetesTarget, Render, SecretSource};
+pub use target::{KubernetesTarget, Render};
 
 /// The wall clock: what is recorded is read on other machines.
 fn now() -> plimsoll_core::Timestamp {

@@ -63,6 +63,11 @@ impl Object {
         self.text("/kind")
     }
 
+    /// Whether it runs pods: what has a slot.
+    pub fn is_workload(&self) -> bool {
+        matches!(self.kind(), "Deployment" | "StatefulSet")
+    }
+
     /// Its name within namespace and kind.
     pub fn name(&self) -> &str {
         self.text("/metadata/name")

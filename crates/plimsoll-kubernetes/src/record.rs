@@ -172,7 +172,7 @@ pub(crate) async fn write_release(
 pub(crate) async fn forget(cluster: &Cluster, environment: &EnvironmentName, releases: &[ReleaseName]) {
     for release in releases {
         let name = names::release(environment, release.generation, &release.run);
-        if let Err(error) = cluster.delete::<ConfigMap>(&name, None).await {
+        if let Err(error) = cluster.delete::<ConfigMap>(&name).await {
             tracing::warn!(%error, name, "an old release record stays");
         }
     }

@@ -111,7 +111,7 @@ pub fn in_slot(objects: &[Object], spec: &ServiceSpec, place: &Place<'_>) -> Res
 /// How many pods a slot begins with: what a chart or an overlay says, else the configuration. Where an autoscaler decides, not
 /// fewer than it made of the live slot, because that much traffic moves at once.
 pub(crate) fn replicas(objects: &[Object], spec: &ServiceSpec, live: u16) -> u16 {
-    let workload = objects.iter().find(|o| is_workload(o));
+    let workload = objects.iter().find(|o| o.is_workload());
     let rendered = workload.and_then(|o| o.value().pointer("/spec/replicas")?.as_u64());
     let said = match (spec.objects.is_empty(), rendered) {
         (true, _) => spec.replicas,
@@ -121,12 +121,8 @@ pub(crate) fn replicas(objects: &[Object], spec: &ServiceSpec, live: u16) -> u16
     if scaled { said.max(live) } else { said }
 }
 
-fn is_workload(object: &Object) -> bool {
-    matches!(object.kind(), "Deployment" | "StatefulSet")
-}
-
 fn workload<'a>(objects: &'a [Object], spec: &ServiceSpec) -> Result<&'a Object, SlotError> {
-    let all: Vec<_> = objects.iter().filter(|o| is_workload(o)).collect();
+    let all: Vec<_> = objects.iter().filter(|o| o.is_workload()).collect();
     match all.as_slice() {
         [one] => Ok(one),
         _ => Err(SlotError::Workload {

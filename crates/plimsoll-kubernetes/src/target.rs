@@ -20,16 +20,13 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Secret as SecretObject},
     policy::v1::PodDisruptionBudget,
 };
-use plimsoll_core::{EnvironmentName, Generation, Secret, ServiceName, Slot};
+use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
 use plimsoll_deploy::{
-    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Probed, Prober, Release, ServiceSpec,
-    SlotView, Switched, Target, TargetError, TargetKind,
+    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Probed, Prober, Release, SecretSource,
+    ServiceSpec, SlotView, Switched, Target, TargetError, TargetKind,
 };
 use serde_json::json;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
-
-/// Resolves the name of a secret's source to its value, at the moment a slot is stood up.
-pub type SecretSource = Arc<dyn Fn(&str) -> Result<Secret, String> + Send + Sync>;
 
 /// Makes the objects of a service, without a slot.
 pub type Render = Arc<dyn Fn(&ServiceSpec, &Release) -> Result<Vec<Object>, String> + Send + Sync>;
@@ -198,7 +195,7 @@ impl KubernetesTarget {
             Err(TargetError::Refused { reason, .. })
                 if object.kind() == "StatefulSet" && reason.contains("updates to") =>
             {
-                self.cluster.get().await?.delete::<StatefulSet>(object.name(), None).await?;
+                self.cluster.get().await?.delete::<StatefulSet>(object.name()).await?;
                 self.cluster.get().await?.apply(object).await.map(drop)
             }
             done => done.map(drop),
@@ -225,7 +222,7 @@ impl KubernetesTarget {
     async fn delete_all<K: crate::cluster::Kind>(&self, labels: &str) -> Result<(), TargetError> {
         for object in self.cluster.get().await?.list::<K>(labels).await? {
             if let Some(name) = &object.meta().name {
-                self.cluster.get().await?.delete::<K>(name, None).await?;
+                self.cluster.get().await?.delete::<K>(name).await?;
             }
         }
         Ok(())

@@ -8,4 +8,4 @@ mod target;
 
 pub use images::{ImageSource, OciImages, Payload, Rootfs};
 pub use supervisor::LocalPaths;
-pub use target::{LocalTarget, SecretSource};
+pub use target::LocalTarget;

@@ -10,16 +10,13 @@ use crate::{
     },
 };
 use client::Client;
-use plimsoll_core::{EnvironmentName, Generation, Platform, Secret, ServiceName, Slot};
+use plimsoll_core::{EnvironmentName, Generation, Platform, ServiceName, Slot};
 use plimsoll_deploy::{
-    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Probed, Release, ServiceSpec,
-    SlotView, Target, TargetError, TargetKind,
+    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Probed, Release, SecretSource,
+    ServiceSpec, SlotView, Target, TargetError, TargetKind,
 };
 use plimsoll_oci::{AuthSource, Credentials};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
-
-/// Resolves the name of a secret's source to its value, at the moment a process is started.
-pub type SecretSource = Arc<dyn Fn(&str) -> Result<Secret, String> + Send + Sync>;
 
 /// One environment made of processes of this machine, or of its containers.
 #[derive(Clone)]

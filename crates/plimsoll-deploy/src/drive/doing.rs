@@ -160,7 +160,7 @@ impl<'a> Driver<'a> {
             return;
         }
         if let Err(error) = again(self.with.observer, error, &mut self.faults).await {
-            let reason = crate::probe::chain(&error);
+            let reason = plimsoll_core::chain(&error);
             self.fail(slot, reason, error);
         }
     }
@@ -318,7 +318,7 @@ impl<'a> Driver<'a> {
             _ => None,
         };
         let Err(error) = again(self.with.observer, error, &mut self.faults).await else { return Ok(()) };
-        let reason = crate::probe::chain(&error);
+        let reason = plimsoll_core::chain(&error);
         let seen = self.look().await?;
         let took_place = seen.generation != cut_over.from;
         if took_place && lost {
@@ -357,7 +357,7 @@ impl<'a> Driver<'a> {
             Ok(()) => Ok(()),
             // The first cause is what a person must read; the slot that stays is named in the log.
             Err(second) => {
-                tracing::error!(error = crate::probe::chain(&second), %service, %slot, "the slot could not be ended");
+                tracing::error!(error = plimsoll_core::chain(&second), %service, %slot, "the slot could not be ended");
                 Err(self.error.take().unwrap_or(second))
             }
         }

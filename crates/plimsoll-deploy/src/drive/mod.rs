@@ -134,7 +134,7 @@ async fn again(observer: &dyn DriveObserver, error: TargetError, faults: &mut u3
         return Err(DriveError::Target(error));
     }
     *faults += 1;
-    observer.on(&DriveEvent::TryingAgain { reason: crate::probe::chain(&error) });
+    observer.on(&DriveEvent::TryingAgain { reason: plimsoll_core::chain(&error) });
     // 50, 100, 200, 400 … ms.
     tokio::time::sleep(Duration::from_millis(25 << *faults)).await;
     Ok(())

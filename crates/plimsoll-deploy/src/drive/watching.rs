@@ -86,7 +86,7 @@ impl Driver<'_> {
             }
             // Where nobody sees to it all the time, an interrupted cut-over left it undone: then this is who does it.
             if let Err(error) = self.with.target.activate(&of.0, of.1).await {
-                tracing::debug!(error = crate::probe::chain(&error), service = %of.0, "not activated yet");
+                tracing::debug!(error = plimsoll_core::chain(&error), service = %of.0, "not activated yet");
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -157,7 +157,7 @@ impl Typed<'_> {
         let mut variables = self.spec.env.clone();
         for needed in &self.spec.depends_on {
             if let Some(port) = self.context.port(needed) {
-                variables.insert(url_variable(needed), format!("http://{needed}:{port}"));
+                variables.insert(needed.url_variable(), format!("http://{needed}:{port}"));
             }
         }
         let mut ours = vec![
@@ -230,11 +230,6 @@ impl Typed<'_> {
         let autoscaler = cpu_pct.into_iter().fold(autoscaler, Autoscaler::cpu);
         memory_pct.into_iter().fold(autoscaler, Autoscaler::memory)
     }
-}
-
-/// The variable that names where a service is reached, as on every target.
-fn url_variable(service: &ServiceName) -> String {
-    format!("{}_URL", service.as_str().to_uppercase().replace('-', "_"))
 }
 
 /// Whole seconds that are not less, and at least one: the cluster counts in nothing smaller.

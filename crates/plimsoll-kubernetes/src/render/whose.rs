@@ -49,7 +49,7 @@ pub fn by_service(
     if let Some(secret) = objects.iter().filter(|o| o.kind() == "Secret").find(holds_values) {
         return Err(PartitionError::Secret { object: secret.title() });
     }
-    let workloads: Vec<&Object> = objects.iter().filter(|o| is_workload(o)).collect();
+    let workloads: Vec<&Object> = objects.iter().filter(|o| o.is_workload()).collect();
     let mut of: BTreeMap<ServiceName, &Object> = BTreeMap::new();
     for service in services {
         of.insert(service.clone(), workload(&workloads, service)?);
@@ -59,7 +59,7 @@ pub fn by_service(
         let owners: Vec<&ServiceName> =
             of.iter().filter(|(_, workload)| belongs(object, workload)).map(|(name, _)| name).collect();
         // A workload of no service is left out: who runs it is not for a release to say.
-        if owners.is_empty() && is_workload(object) {
+        if owners.is_empty() && object.is_workload() {
             continue;
         }
         let first = services.first().into_iter().collect();
@@ -68,10 +68,6 @@ pub fn by_service(
         }
     }
     Ok(given)
-}
-
-fn is_workload(object: &Object) -> bool {
-    matches!(object.kind(), "Deployment" | "StatefulSet")
 }
 
 fn workload<'a>(workloads: &[&'a Object], service: &ServiceName) -> Result<&'a Object, PartitionError> {

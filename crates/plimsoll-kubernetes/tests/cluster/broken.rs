@@ -2,7 +2,7 @@
 //! of the release stays.
 
 use crate::{
-    driving::{chain, deploy, live_slot, look, reach},
+    driving::{deploy, live_slot, look, reach},
     world::{World, cluster, spec},
 };
 use plimsoll_core::{Digest, Slot};
@@ -32,7 +32,7 @@ struct Failed {
 
 impl Failed {
     fn text(&self) -> String {
-        chain(&self.error)
+        plimsoll_core::chain(&self.error)
     }
 
     fn tells(&self, words: &[&str]) {

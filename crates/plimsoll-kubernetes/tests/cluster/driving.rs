@@ -48,17 +48,6 @@ pub(crate) async fn look(target: &KubernetesTarget) -> Observation {
     target.observe().await.expect("a look")
 }
 
-/// An error with its causes, as a person reads it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
-}
-
 pub(crate) fn live_slot(seen: &Observation, service: &ServiceName) -> Slot {
     seen.live.as_ref().expect("something is live").services[service].slot
 }

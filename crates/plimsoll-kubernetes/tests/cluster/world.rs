@@ -1,9 +1,9 @@
 //! A namespace of its own for each test, and images to run in it.
 
 use plimsoll_core::{Fingerprint, ImageRef, Platform};
-use plimsoll_deploy::{Activation, Health, Release, Resources, ServiceSpec, SmokeRequest, StatePolicy};
+use plimsoll_deploy::{Activation, Health, Release, Resources, SecretSource, ServiceSpec, SmokeRequest, StatePolicy};
 use plimsoll_http::{Client, ClientOptions};
-use plimsoll_kubernetes::{Access, KubernetesTarget, Object, Render, SecretSource};
+use plimsoll_kubernetes::{Access, KubernetesTarget, Object, Render};
 use plimsoll_oci::{BlobStore, IndexSpec, RegistryClient, RegistryOptions, ServiceImage, service_image, write_index};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, env, path::PathBuf, process::Command, sync::Arc};

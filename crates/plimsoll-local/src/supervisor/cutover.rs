@@ -1,4 +1,4 @@
-//! The cut-over: which one is allowed (pure), and doing it so that a crash at any point leaves one of the two states.
+//! The cut-over: doing it so that a crash at any point leaves one of the two states.
 //!
 //! The commit is one write of the state file. Before it, everything done can be taken back: workers of the old slot
 //! that gave up the environment get it again. After it, everything missing is made up for at the next start.
@@ -9,63 +9,12 @@ use crate::supervisor::{
     identity::write_identity,
     place::SlotKey,
     probe,
-    protocol::refused,
     state::{EnvironmentState, HISTORY, ReleaseStamp},
+    view::show,
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
-use plimsoll_deploy::{Activation, CutOver, CutOverDone, ReleaseRecord, ServiceRecord, TargetError};
+use plimsoll_deploy::{Activation, CutOver, CutOverDone, ReleaseRecord, TargetError, admit};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
-
-/// The record that a cut-over makes, or why it is refused.
-pub(crate) fn check(
-    name: &EnvironmentName,
-    environment: &EnvironmentState,
-    wish: &CutOver,
-) -> Result<ReleaseRecord, TargetError> {
-    let what = || format!("cut {name} over to {}", wish.release.version);
-    if wish.from != environment.generation {
-        return Err(TargetError::Stale {
-            environment: name.clone(),
-            expected: wish.from,
-            current: environment.generation,
-        });
-    }
-    if environment.stopped {
-        return Err(refused(what(), "the environment is stopped; start it first"));
-    }
-    let mut services = BTreeMap::new();
-    for spec in &wish.release.services {
-        let known = environment.services.get(&spec.name);
-        let moved = wish.moves.iter().find(|m| m.service == spec.name);
-        let live = known.and_then(|k| k.live);
-        if let Some(moved) = moved.filter(|m| m.from != live) {
-            let reason = format!("{} is to move from {:?}, but {live:?} is live", spec.name, moved.from);
-            return Err(refused(what(), reason));
-        }
-        let slot = moved.map(|m| m.to).or(live);
-        let stands = slot.and_then(|slot| Some((slot, known?.slots.get(&slot)?)));
-        let Some((slot, stands)) = stands else {
-            return Err(refused(what(), format!("{} does not stand in the slot that is to serve", spec.name)));
-        };
-        if stands.spec.digest != spec.digest || stands.spec.config_hash != spec.config_hash {
-            return Err(refused(what(), format!("{} ({slot}) runs something else than the release names", spec.name)));
-        }
-        services.insert(spec.name.clone(), ServiceRecord { slot, spec: spec.clone() });
-    }
-    if let Some(stray) = wish.moves.iter().find(|m| !services.contains_key(&m.service)) {
-        return Err(refused(what(), format!("{} moves but is not in the release", stray.service)));
-    }
-    Ok(ReleaseRecord {
-        version: wish.release.version.clone(),
-        revision: wish.release.revision.clone(),
-        run: wish.release.run.clone(),
-        actor: wish.release.actor.clone(),
-        since: now(),
-        generation: environment.generation.next(),
-        approval: wish.release.approval.clone(),
-        services,
-    })
-}
 
 /// Makes `record` the live one. A service that it does not name serves no more.
 fn commit(environment: &mut EnvironmentState, record: &ReleaseRecord) {
@@ -115,7 +64,9 @@ pub(crate) async fn cut_over(
     wish: &CutOver,
 ) -> Result<CutOverDone, TargetError> {
     let environment = supervisor.environment(name).await;
-    let record = check(name, &environment, wish)?;
+    // Whether replicas are ready is asked below, of each of them.
+    let seen = show(name, environment.clone(), &|_| Vec::new());
+    let record = admit(&seen, wish, now())?;
     for moved in &wish.moves {
         let key = SlotKey { environment: name.clone(), service: moved.service.clone(), slot: moved.to };
         ready(supervisor, &key, &environment).await?;
@@ -142,7 +93,7 @@ pub(crate) async fn cut_over(
     }
     // A proxy that dies now gets this table at its restart; clients wait meanwhile, so this is no reason to fail.
     if let Err(error) = supervisor.router.push(supervisor).await {
-        tracing::warn!(error = crate::supervisor::protocol::chain(&error), "the proxy did not take the cut-over yet");
+        tracing::warn!(error = plimsoll_core::chain(&error), "the proxy did not take the cut-over yet");
     }
     let switch_micros = micros(decided);
     let mut handover_micros = Vec::new();

@@ -3,7 +3,7 @@
 //! Both ends are the same executable; the format needs no second version beside [`Hello::version`].
 
 use crate::{images::Payload, supervisor::runtime::Login};
-use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp};
+use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp, chain};
 use plimsoll_deploy::{
     CutOver, CutOverDone, DrainReport, LockOutcome, LockOwner, Observation, Probed, Release, ServiceSpec, SlotView,
     TargetError,
@@ -130,18 +130,6 @@ impl From<WireError> for TargetError {
             WireError::Unreachable { what, cause } => Self::Unreachable { what, source: cause.into() },
         }
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// Something in the machinery broke: `what` was attempted.

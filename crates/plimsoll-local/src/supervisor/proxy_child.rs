@@ -4,13 +4,9 @@
 
 use crate::{
     proxy::ProxyClient,
-    supervisor::{
-        backoff::Backoff,
-        core::Supervisor,
-        logs,
-        protocol::{broken, chain},
-    },
+    supervisor::{backoff::Backoff, core::Supervisor, logs, protocol::broken},
 };
+use plimsoll_core::chain;
 use plimsoll_deploy::TargetError;
 use plimsoll_process::{Adopted, Cmd, spawn_detached};
 use std::{collections::BTreeSet, os::fd::OwnedFd, sync::Arc, time::Duration};

@@ -8,13 +8,12 @@ use crate::supervisor::{
     core::Supervisor,
     cutover, handover,
     place::{ReplicaKey, SlotKey},
-    protocol::chain,
     proxy_child, registry,
     replica::Begin,
     state::SlotState,
     verbs,
 };
-use plimsoll_core::{EnvironmentName, ServiceName};
+use plimsoll_core::{EnvironmentName, ServiceName, chain};
 use plimsoll_deploy::{Activation, TargetError};
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};

@@ -8,9 +8,10 @@ use crate::supervisor::{
     backoff::Backoff,
     core::{Supervisor, url},
     logs, ports,
-    protocol::{broken, chain, refused},
+    protocol::{broken, refused},
     state::AuxiliaryState,
 };
+use plimsoll_core::chain;
 use plimsoll_deploy::TargetError;
 use plimsoll_process::{Adopted, Cmd, Detached, spawn_detached};
 use std::{net::TcpListener, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};

@@ -8,10 +8,9 @@ use crate::supervisor::{
     core::Supervisor,
     place::ReplicaKey,
     probe,
-    protocol::chain,
     runtime::{Instance, Running, RuntimeError},
 };
-use plimsoll_core::Generation;
+use plimsoll_core::{Generation, chain};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,

@@ -120,7 +120,7 @@ impl Router {
             }
             if let Err(error) = self.push(supervisor).await {
                 // The proxy is restarted when it is gone, and kicks again.
-                tracing::warn!(error = crate::supervisor::protocol::chain(&error), "the proxy did not take a table");
+                tracing::warn!(error = plimsoll_core::chain(&error), "the proxy did not take a table");
             }
         }
     }

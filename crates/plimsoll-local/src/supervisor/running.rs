@@ -6,12 +6,12 @@ use crate::{
         core::{Supervisor, now},
         place::{ReplicaKey, SlotKey},
         processes::Processes,
-        protocol::{broken, chain},
+        protocol::broken,
         runtime::{Keep, Order, Place, Running, Runtime, RuntimeError},
         state::{EnvironmentState, SlotState},
     },
 };
-use plimsoll_core::{EnvironmentName, ServiceName};
+use plimsoll_core::{EnvironmentName, ServiceName, chain};
 use plimsoll_deploy::TargetError;
 use std::{
     collections::BTreeMap,

@@ -106,7 +106,7 @@ impl Order {
         let mut variables = self.spec.env.clone();
         for dependency in &self.spec.depends_on {
             if let Some(url) = self.urls.get(dependency) {
-                variables.insert(url_variable(dependency), url.clone());
+                variables.insert(dependency.url_variable(), url.clone());
             }
         }
         variables.extend(self.secrets.0.clone());
@@ -148,11 +148,6 @@ impl Order {
             self.spec.secret_env.keys().filter(|name| !known.contains_key(*name)).cloned().collect();
         if missing.is_empty() { Ok(()) } else { Err(RuntimeError::Secrets(missing)) }
     }
-}
-
-/// The variable that names where a service is reached.
-fn url_variable(service: &ServiceName) -> String {
-    format!("{}_URL", service.as_str().to_uppercase().replace('-', "_"))
 }
 
 /// A name and a password for a registry, on their way to whoever pulls; never written to a file and never shown.

@@ -295,7 +295,7 @@ async fn stop(
         .await?;
     // An emergency stop does not wait for a proxy that is being restarted: that one gets the table without us.
     if let Err(error) = supervisor.router.push(supervisor).await {
-        tracing::warn!(error = crate::supervisor::protocol::chain(&error), "the proxy did not take the stop yet");
+        tracing::warn!(error = plimsoll_core::chain(&error), "the proxy did not take the stop yet");
     }
     end_all(supervisor, name).await?;
     Ok(next)
@@ -373,6 +373,6 @@ async fn begin(supervisor: &Arc<Supervisor>, name: &EnvironmentName, generation:
     });
     futures_util::future::join_all(live).await;
     if let Err(error) = supervisor.router.push(supervisor).await {
-        tracing::warn!(error = crate::supervisor::protocol::chain(&error), "the proxy did not take the start yet");
+        tracing::warn!(error = plimsoll_core::chain(&error), "the proxy did not take the start yet");
     }
 }

@@ -5,10 +5,10 @@ use plimsoll_core::{
     EnvironmentName,
     config::{Environment, KubernetesSettings, Period, Render, Target as TargetConfig},
 };
-use plimsoll_deploy::{Release, ServiceSpec};
+use plimsoll_deploy::{Release, SecretSource, ServiceSpec};
 use plimsoll_engine::StepError;
 use plimsoll_kubernetes::{
-    Access, KubernetesTarget, Object, SecretSource, Source,
+    Access, KubernetesTarget, Object, Source,
     manifest::{Context, typed},
 };
 use plimsoll_steps::RenderedObjects;

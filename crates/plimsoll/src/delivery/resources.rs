@@ -7,10 +7,10 @@ use plimsoll_core::{
     EnvironmentName, Secret,
     config::{Registry as RegistryConfig, Target as TargetConfig},
 };
-use plimsoll_deploy::Target;
+use plimsoll_deploy::{SecretSource, Target};
 use plimsoll_engine::{Resources, StepError};
 use plimsoll_http::{Client, ClientOptions};
-use plimsoll_local::{LocalPaths, LocalTarget, OciImages, SecretSource, supervisor::Launch};
+use plimsoll_local::{LocalPaths, LocalTarget, OciImages, supervisor::Launch};
 use plimsoll_oci::{AuthSource, BlobStore, RegistryClient, RegistryOptions};
 use plimsoll_process::Environment;
 use plimsoll_steps::{Asker, Asking, Inputs, Machine, Origins, Registry, RegistryAddress, Targets, Workspace};
