@@ -6,7 +6,7 @@ use crate::{
     observation::Observation,
     probe::{Prober, ask},
     spec::{Release, ServiceSpec, SmokeRequest},
-    target::{Change, CutOver, CutOverDone, LockOutcome, LockOwner, Move, Target, TargetError},
+    target::{Change, CutOver, CutOverDone, LockOutcome, LockOwner, Move, Target, TargetError, Weights},
 };
 use plimsoll_core::{Generation, RunId, Slot, Timestamp};
 use std::{future::Future, pin::Pin, time::Duration};
@@ -33,7 +33,7 @@ type Case = for<'a> fn(&'a dyn Fixture) -> Pin<Box<dyn Future<Output = ()> + Sen
 
 /// Runs every case against a fixture of its own and returns their names; `make` gets the case's name.
 pub async fn conformance<F: Fixture, M: Future<Output = F>>(make: impl Fn(&'static str) -> M) -> Vec<&'static str> {
-    let cases: [(&'static str, Case); 12] = [
+    let cases: [(&'static str, Case); 14] = [
         ("an empty environment", |f| Box::pin(empty(f))),
         ("a slot that was stood up answers", |f| Box::pin(stood_up(f))),
         ("a cut-over moves traffic", |f| Box::pin(cut_over(f))),
@@ -46,6 +46,8 @@ pub async fn conformance<F: Fixture, M: Future<Output = F>>(make: impl Fn(&'stat
         ("a warm slot takes the traffic back", |f| Box::pin(rollback(f))),
         ("of two cut-overs one has effect", |f| Box::pin(concurrent(f))),
         ("an exclusive service is active once", |f| Box::pin(exclusive(f))),
+        ("a share goes to a standby slot until it is taken away", |f| Box::pin(share(f))),
+        ("a cut-over takes all shares away", |f| Box::pin(share_ends(f))),
     ];
     let mut names = Vec::with_capacity(cases.len());
     for (name, case) in cases {
@@ -297,6 +299,85 @@ async fn exclusive(f: &dyn Fixture) {
     assert_eq!(active(&look(f).await), (Some(Generation(2)), None), "the former slot is passive again");
 }
 
+/// A wish for a share of the service of `release`.
+fn weights(release: &Release, from: u64, share: u8) -> Weights {
+    let shares = release.services.iter().map(|s| (s.name.clone(), share)).collect();
+    Weights { from: Generation(from), run: release.run.clone(), shares }
+}
+
+/// How many of `asked` requests at the public URL the first and the second version answered.
+async fn answered(f: &dyn Fixture, spec: &ServiceSpec, asked: u32) -> [u32; 2] {
+    let url = look(f).await.services[&spec.name].url.clone().expect("a live service has a URL");
+    let mut by = [0, 0];
+    for _ in 0..asked {
+        let second = ask(f.prober(), &url, &f.tells(2)).await.is_ok();
+        by[usize::from(second)] += 1;
+    }
+    by
+}
+
+/// Asks until only `version` has answered for a while: what moves traffic may need a moment to be heard of everywhere.
+async fn only(f: &dyn Fixture, spec: &ServiceSpec, version: usize) {
+    let begun = Instant::now();
+    // Ends by the bound on patience.
+    loop {
+        let by = answered(f, spec, 30).await;
+        if by[2 - version] == 0 {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "only version {version} answers, in time: {by:?}");
+    }
+}
+
+async fn share(f: &dyn Fixture) {
+    first(f, f.traffic(1)).await;
+    let two = second(f, f.traffic(2)).await;
+    let spec = &two.services[0];
+    let target = f.target();
+    assert!(target.weigh(&weights(&two, 1, 50)).await.is_err(), "who does not hold the lock gives no shares");
+    let owner = LockOwner { run: two.run.clone(), actor: two.actor.clone() };
+    target.lock(&owner, PATIENCE * 4).await.expect("an answer");
+    for stale in [0, 2] {
+        let error = target.weigh(&weights(&two, stale, 50)).await.expect_err("a stale generation is refused");
+        assert!(matches!(error, TargetError::Stale { .. }), "refused as stale: {error}");
+    }
+    assert_eq!(look(f).await.services[&spec.name].share, 0, "what is refused has no effect");
+    let before = target.traffic(&spec.name, Slot::Green).await.expect("counters").total().probe.requests;
+    target.weigh(&weights(&two, 1, 50)).await.expect("a share");
+    let seen = until(f, "the share is seen", |seen| seen.services[&spec.name].share > 0).await;
+    assert_eq!((seen.generation, seen.drift), (Generation(1), Vec::new()), "a share is no release, and no drift");
+    let begun = Instant::now();
+    // Ends by the bound on patience.
+    let by = loop {
+        let by = answered(f, spec, 60).await;
+        if by.iter().all(|n| *n >= 6) {
+            break by;
+        }
+        assert!(begun.elapsed() < PATIENCE, "both answer, in time: {by:?}");
+    };
+    let counted = target.traffic(&spec.name, Slot::Green).await.expect("counters").total().probe.requests;
+    assert!(counted - before >= u64::from(by[1]), "what the slot answered is counted: {before}, {counted}, {by:?}");
+    target.weigh(&weights(&two, 1, 0)).await.expect("taken away");
+    assert_eq!(look(f).await.services[&spec.name].share, 0);
+    only(f, spec, 1).await;
+}
+
+async fn share_ends(f: &dyn Fixture) {
+    let one = first(f, f.traffic(1)).await;
+    let two = second(f, f.traffic(2)).await;
+    let spec = &two.services[0];
+    let owner = LockOwner { run: two.run.clone(), actor: two.actor.clone() };
+    f.target().lock(&owner, PATIENCE * 4).await.expect("an answer");
+    f.target().weigh(&weights(&two, 1, 50)).await.expect("a share");
+    go(f, &switch(&two, Generation(1), Some(Slot::Blue), Slot::Green)).await;
+    assert_eq!(look(f).await.services[&spec.name].share, 0, "a cut-over takes shares away");
+    only(f, spec, 2).await;
+    // And nothing of them is left when the former slot takes the traffic back.
+    let back = CutOver { change: Change::Rollback, ..switch(&one, Generation(2), Some(Slot::Green), Slot::Blue) };
+    go(f, &back).await;
+    only(f, spec, 1).await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,6 +414,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_target_in_memory_passes_the_suite() {
         let names = conformance(|_| async { InMemory(FakeTarget::new(environment())) }).await;
-        assert_eq!(names.len(), 12);
+        assert_eq!(names.len(), 14);
     }
 }

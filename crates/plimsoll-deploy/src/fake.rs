@@ -2,12 +2,18 @@
 //!
 //! Time is tokio's, so that tests may pause it. It answers requests too, as a [`Prober`].
 
+mod load;
+
 use crate::{
     observation::{LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched},
     probe::{Answer, Prober},
     spec::{Activation, Release, ServiceSpec, SmokeRequest},
-    target::{CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Probed, Target, TargetError, TargetKind},
+    target::{
+        CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Target, TargetError, TargetKind, Weights,
+    },
+    traffic::Traffic,
 };
+use load::Load;
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp};
 use std::{
     collections::BTreeMap,
@@ -42,6 +48,12 @@ pub enum Fault {
     ReplyLostOnce,
     /// The next so many looks fail.
     UnreachableLooks(u32),
+    /// One in so many real requests to a service of this version fails.
+    FailsOneIn(String, u64),
+    /// Nobody can say how many requests there were.
+    NoNumbers,
+    /// The numbers of requests stand still.
+    OldNumbers,
 }
 
 /// A target in memory.
@@ -61,12 +73,15 @@ struct State {
     lock: Option<(LockView, Instant)>,
     faults: Vec<Fault>,
     calls: Vec<String>,
+    load: Load,
 }
 
 #[derive(Default)]
 struct Service {
     live: Option<Slot>,
     slots: BTreeMap<Slot, Stands>,
+    /// The share of the requests that the standby slot gets, in percent.
+    share: u8,
 }
 
 struct Stands {
@@ -121,6 +136,7 @@ impl FakeTarget {
             lock: None,
             faults: Vec::new(),
             calls: Vec::new(),
+            load: Load::new(),
         };
         Self { environment, state: Mutex::new(state) }
     }
@@ -133,6 +149,21 @@ impl FakeTarget {
     /// Mends everything that will be started from now on.
     pub fn mend(&self) {
         self.state().faults.clear();
+    }
+
+    /// Ends the processes of a slot.
+    pub fn end_slot(&self, service: &ServiceName, slot: Slot) {
+        let mut state = self.state();
+        if let Some(stands) = state.services.get_mut(service).and_then(|s| s.slots.get_mut(&slot)) {
+            stands.ends_at = Some(Instant::now());
+        }
+    }
+
+    /// Sends each service so many real requests a second from now on.
+    pub fn load(&self, per_second: u64) {
+        let mut state = self.state();
+        state.count();
+        state.load.set(per_second);
     }
 
     /// The changing verbs called so far, in words such as `stand_up gateway green`.
@@ -161,7 +192,8 @@ impl FakeTarget {
                 Some(live) => slot(live.other()),
                 None => slot(Slot::Blue).or_else(|| slot(Slot::Green)),
             };
-            ServiceView { live: service.live.and_then(slot), standby, url: Some(format!("fake://{name}")) }
+            let url = Some(format!("fake://{name}"));
+            ServiceView { live: service.live.and_then(slot), standby, share: service.share, url }
         };
         let services = state.services.iter().map(|(name, s)| (name.clone(), view(name, s))).collect();
         Ok(Observation {
@@ -197,6 +229,7 @@ impl FakeTarget {
         let service = state.services.entry(spec.name.clone()).or_default();
         let same = service.slots.get(&slot).is_some_and(|s| s.spec.is_same_as(spec));
         if !same {
+            service.share = 0;
             let spec = spec.clone();
             let stands = Stands { spec, version: version.clone(), ready_at, ends_at: None, crashes, active: None };
             service.slots.insert(slot, stands);
@@ -215,6 +248,7 @@ impl FakeTarget {
         let version = &wish.release.version;
         let slots = state.allowed(wish)?;
         let record = state.record(wish, slots);
+        state.count();
         state.calls.push(format!("cut_over {version}"));
         let crash = state.faults.iter().find_map(|f| match f {
             Fault::CrashAfterCutOver(v, after) if v == version => Some(Instant::now() + *after),
@@ -228,13 +262,37 @@ impl FakeTarget {
         Ok(CutOverDone { live: record, switch_micros: 150, handover_micros })
     }
 
+    fn share(&self, weights: &Weights) -> Result<(), TargetError> {
+        let mut state = self.state();
+        if weights.from != state.generation {
+            return Err(self.stale(weights.from, state.generation));
+        }
+        let now = Instant::now();
+        if !state.lock.as_ref().is_some_and(|(view, until)| view.run == weights.run && *until > now) {
+            return Err(refused("share requests".to_owned(), "this run does not hold the lock"));
+        }
+        state.count();
+        for (name, share) in &weights.shares {
+            state.calls.push(format!("weigh {name} {share}"));
+            let service = state.services.get_mut(name);
+            let service = service.filter(|s| s.live.is_some_and(|live| s.slots.contains_key(&live.other())));
+            match service {
+                Some(service) => service.share = *share,
+                None if *share == 0 => {}
+                None => return Err(refused(format!("share the requests of {name}"), "nothing stands there")),
+            }
+        }
+        Ok(())
+    }
+
     fn answer(&self, base: &str, request: &SmokeRequest) -> Result<Answer, String> {
-        let state = self.state();
+        let mut state = self.state();
         let mut parts = base.strip_prefix("fake://").ok_or("no such place")?.split('/');
         let name: ServiceName = parts.next().unwrap_or_default().parse().map_err(|_| "no such service")?;
-        let service = state.services.get(&name).ok_or("no such service")?;
         let direct = parts.next().map(|slot| if slot == "blue" { Slot::Blue } else { Slot::Green });
-        let stands = direct.or(service.live).and_then(|slot| service.slots.get(&slot));
+        let slot = direct.or_else(|| state.answering(&name));
+        let service = state.services.get(&name).ok_or("no such service")?;
+        let stands = slot.and_then(|slot| service.slots.get(&slot));
         let stands = stands.filter(|s| !state.stopped && s.is_ready(Instant::now())).ok_or("connection refused")?;
         let broken = state.faults.contains(&Fault::Answers500(stands.version.clone()));
         let status = if broken && request.path != stands.spec.health.path { 500 } else { 200 };
@@ -341,6 +399,7 @@ impl State {
             self.history.truncate(HISTORY);
         }
         for (name, service) in &mut self.services {
+            service.share = 0;
             let next = record.services.get(name).map(|r| r.slot);
             if next == service.live {
                 continue;
@@ -451,6 +510,7 @@ impl Target for FakeTarget {
             return ready(Err(refused(format!("retire {service} ({slot})"), "it is live")));
         }
         known.slots.remove(&slot);
+        known.share = 0;
         ready(Ok(()))
     }
 
@@ -464,8 +524,20 @@ impl Target for FakeTarget {
         ready(self.restart(from, |at| Switched { stopped: false, actor, reason: None, at }))
     }
 
-    fn traffic<'a>(&'a self, _: &'a ServiceName, _: Slot) -> Fut<'a, Probed> {
-        ready(Ok(Probed::default()))
+    fn weigh<'a>(&'a self, weights: &'a Weights) -> Fut<'a, ()> {
+        ready(self.share(weights))
+    }
+
+    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Traffic> {
+        let mut state = self.state();
+        if state.faults.contains(&Fault::NoNumbers) {
+            return ready(Err(unreachable("count requests")));
+        }
+        if !state.faults.contains(&Fault::OldNumbers) {
+            state.count();
+        }
+        let counted = state.load.of(service, slot);
+        ready(Ok(Traffic::of("fake", counted)))
     }
 
     fn logs<'a>(&'a self, service: &'a ServiceName, slot: Slot, lines: usize) -> Fut<'a, Vec<String>> {

@@ -6,6 +6,7 @@
 //! - [`Observation`]: what the target says is there, the truth about the world;
 //! - [`Target`]: the verbs every target has, each safe to repeat;
 //! - [`Goal`] and [`next`]: the machine, pure and model-checked;
+//! - [`Canary`] and [`judge`]: a share of the traffic first, and whether it grows;
 //! - [`drive`]: doing what the machine says, under the environment's lock;
 //! - [`Prober`] and [`ProbeLoad`]: what clients see of it.
 //!
@@ -14,6 +15,7 @@
 
 mod admission;
 mod ask_error;
+mod canary;
 mod capacity;
 #[cfg(any(test, feature = "testkit"))]
 mod conformance;
@@ -23,6 +25,7 @@ mod drive;
 mod fake;
 mod goal;
 mod load;
+mod meter;
 #[cfg(test)]
 mod model;
 mod object_diff;
@@ -35,8 +38,10 @@ mod spec;
 mod target;
 #[cfg(test)]
 mod testing;
+mod traffic;
 
 pub use admission::admit;
+pub use canary::{Answers, Canary, CanaryStep, Compared, Judgement, Trial, bounds, judge};
 pub use capacity::{Access, Autoscale, Resources, Storage};
 #[cfg(any(test, feature = "testkit"))]
 pub use conformance::{Fixture, conformance};
@@ -46,6 +51,7 @@ pub use drive::{Drive, DriveError, DriveEvent, DriveObserver, Gate, Outcome, Wai
 pub use fake::{FakeTarget, Fault};
 pub use goal::{Goal, Reached, reconcile};
 pub use load::{MAX_PER_SECOND, ProbeLoad, ProbeReport, ProbeTarget};
+pub use meter::Meter;
 pub use object_diff::{ObjectChange, ObjectDiff};
 pub use plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, next};
 pub use policy::Policy;
@@ -58,6 +64,7 @@ pub use observation::{Drift, LockView, Observation, ReleaseRecord, ServiceRecord
 pub use rightsize::{MIN_SAMPLES, Usage, UsageSample, rightsize};
 pub use spec::{Activation, ApprovalRecord, Evidence, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
 pub use target::{
-    Change, CutOver, CutOverDone, DrainReport, Fut, Histogram, LockOutcome, LockOwner, Move, Probed, SecretSource,
-    SlotTraffic, Target, TargetError, TargetKind,
+    Change, CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Move, SecretSource, Target, TargetError,
+    TargetKind, Weights,
 };
+pub use traffic::{Histogram, Probed, SlotTraffic, Traffic};

@@ -4,6 +4,7 @@
 mod circle;
 
 use crate::{
+    canary::Canary,
     goal::Goal,
     observation::{Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView},
     plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, is_live_by, next},
@@ -34,6 +35,8 @@ struct Service {
     slots: [Option<(u32, Health)>; 2],
     /// The live slot did not accept its activation.
     idle: bool,
+    /// The other slot has a share of the requests.
+    shared: bool,
 }
 
 impl Service {
@@ -57,6 +60,8 @@ enum Pending {
     StandUp(usize, usize, u32),
     Await(Vec<(usize, usize)>),
     Probe(usize, usize),
+    Weigh { from: u64, shares: Vec<(usize, bool)> },
+    Try { from: u64, share: u8, slots: Vec<(usize, usize)> },
     Switch { from: u64, moves: Vec<(usize, usize)>, version: u32, promotes: bool },
     Watch(Vec<(usize, usize)>),
     AwaitActive(Vec<(usize, usize)>),
@@ -157,7 +162,12 @@ impl Model {
                 })
             };
             let standby = service.live.map_or_else(|| view(0).or_else(|| view(1)), |live| view(1 - live));
-            let view = ServiceView { live: service.live.and_then(view), standby, url: None };
+            let view = ServiceView {
+                live: service.live.and_then(view),
+                standby,
+                share: if service.shared { 10 } else { 0 },
+                url: None,
+            };
             services.insert(self.specs[at][0].name.clone(), view);
         }
         Observation {
@@ -271,6 +281,13 @@ impl Model {
                 return if promotes { vec![open, closed] } else { vec![open] };
             }
             Action::PutBack { cut_over, .. } => switch(&cut_over),
+            Action::Weigh { from, shares } => {
+                let shares = shares.iter().map(|(name, share)| (service_of(name), *share > 0)).collect();
+                Pending::Weigh { from: from.0, shares }
+            }
+            Action::Try { share, slots } => {
+                Pending::Try { from: world.generation, share, slots: slots.iter().map(pair).collect() }
+            }
             Action::Watch { slots } => Pending::Watch(slots.iter().map(pair).collect()),
             Action::AwaitActive { slots } => Pending::AwaitActive(slots.iter().map(pair).collect()),
             Action::Drain { service, slot, .. } => Pending::Drain(service_of(&service), index_of(slot)),
@@ -310,6 +327,11 @@ impl Model {
                 world.progress.probed.insert(self.name(*at, *slot));
                 vec![world, bad]
             }
+            Pending::Weigh { from, shares } => {
+                world.weigh(*from, shares.iter().copied());
+                vec![world]
+            }
+            Pending::Try { from, share, slots } => self.try_out(world, *from, *share, slots),
             Pending::Switch { from, moves, version, promotes } => self.switch(world, *from, moves, *version, *promotes),
             Pending::Watch(slots) => {
                 let good =
@@ -344,6 +366,22 @@ impl Model {
                 vec![world]
             }
         }
+    }
+
+    /// A share, and what comes of it. Slots that are not ready are never found good.
+    fn try_out(&self, mut world: World, from: u64, share: u8, slots: &[(usize, usize)]) -> Vec<World> {
+        if !world.weigh(from, slots.iter().map(|(at, _)| (*at, true))) {
+            return vec![world];
+        }
+        world.progress.tried.extend(slots.iter().map(|(at, slot)| self.name(*at, *slot)));
+        let ready = |(at, slot): &(usize, usize)| matches!(world.services[*at].slots[*slot], Some((_, Health::Ready)));
+        let (at, slot) = slots[0];
+        let bad = World { progress: failed(&world.progress, Some(self.name(at, slot))), ..world.clone() };
+        if !slots.iter().all(ready) {
+            return vec![bad];
+        }
+        world.progress.passed = share;
+        vec![world, bad]
     }
 
     /// What the driver knows of a live slot that does not work.
@@ -386,7 +424,8 @@ impl Model {
         world.returns += u8::from(returns);
         world.ours += u8::from(!returns);
         let mut ends = vec![world.clone()];
-        if let Some((at, _)) = moves.last().filter(|_| world.failures_left > 0) {
+        let works = |at: usize| self.specs[at][0].activation == Activation::Exclusive;
+        if let Some((at, _)) = moves.last().filter(|(at, _)| world.failures_left > 0 && works(*at)) {
             world.failures_left -= 1;
             world.services[*at].idle = true;
             ends.push(World { progress: self.refused(&world), ..world.clone() });
@@ -398,7 +437,20 @@ impl Model {
     /// What must hold for every decision.
     fn judge(&self, world: &World, seen: &Observation, action: &Action) {
         let live = |of: &SlotOf| world.services[service_of(&of.0)].live == Some(index_of(of.1));
+        if let Action::StandUp { service, .. } | Action::Drain { service, .. } | Action::RetireFailed { service, .. } =
+            action
+        {
+            assert!(!world.services[service_of(service)].shared, "its share goes first: {action:?} in {world:?}");
+        }
         match action {
+            Action::Try { slots, .. } => {
+                let ready = |of: &SlotOf| {
+                    let standby = seen.services[&of.0].standby.as_ref();
+                    standby.is_some_and(|s| s.slot == of.1 && s.ready == 1)
+                };
+                assert!(slots.iter().all(|of| !live(of) && ready(of)), "shares go to ready slots only: {world:?}");
+                assert!(slots.iter().all(|of| world.progress.probed.contains(of)), "and after their probes: {world:?}");
+            }
             Action::StandUp { service, slot, .. } | Action::Drain { service, slot, .. } => {
                 assert!(!live(&(service.clone(), *slot)), "a live slot is left alone: {action:?} in {world:?}");
             }
@@ -434,6 +486,8 @@ impl Model {
                 End::Returned => assert_eq!(world.returns, 1, "{world:?}"),
                 _ => {}
             }
+            let shared = world.services.iter().any(|s| s.shared);
+            assert!(!shared || !untouched || end == End::Stuck, "nobody is left with a share: {world:?}");
             if end == End::Failed && untouched && matches!(self.goal, Goal::Deploy(_)) {
                 assert_eq!((world.ours, world.returns), (0, 0), "it failed before the cut-over: {world:?}");
                 let left = |s: &Service| s.slots.iter().flatten().any(|(version, _)| *version == 2);
@@ -443,7 +497,7 @@ impl Model {
         self.check_rollback(world);
     }
 
-    /// As long as the former slots are ready, a rollback begins with the cut-over itself.
+    /// As long as the former slots are ready, a rollback begins with the cut-over itself; where a canary was left behind, after it is ended.
     fn check_rollback(&self, world: &World) {
         let Some(former) = world.history.first().filter(|_| matches!(self.goal, Goal::Deploy(_))) else { return };
         let warm = former
@@ -455,7 +509,8 @@ impl Model {
         let goal = Goal::PutBack { record: self.record(former), change: Change::Rollback, by };
         if warm {
             let action = next(&goal, &self.look(world), &Progress::default(), &self.policy);
-            assert!(matches!(action, Action::CutOver(_)), "a rollback needs no start: {action:?} in {world:?}");
+            let begins = matches!(action, Action::CutOver(_) | Action::Weigh { .. });
+            assert!(begins, "a rollback needs no start: {action:?} in {world:?}");
         }
     }
 
@@ -498,6 +553,20 @@ impl World {
         if let Some(before) = self.live.replace(record) {
             self.history.insert(0, before);
         }
+        self.services.iter_mut().for_each(|s| s.shared = false);
+    }
+
+    /// Gives and takes shares, unless the generation is stale.
+    fn weigh(&mut self, from: u64, shares: impl Iterator<Item = (usize, bool)>) -> bool {
+        if from != self.generation {
+            return false;
+        }
+        for (at, shared) in shares {
+            let service = &mut self.services[at];
+            let stands = service.live.is_some_and(|live| service.slots[1 - live].is_some());
+            service.shared = shared && stands;
+        }
+        true
     }
 }
 
@@ -523,7 +592,8 @@ fn failed(progress: &Progress, slot: Option<SlotOf>) -> Progress {
 /// A world of `count` services in which `live` serves and `warm` stands beside it.
 fn world(count: usize, live: Option<u32>, warm: Option<u32>, failures: u8, deaths: u8) -> World {
     let ready = |version| (version, Health::Ready);
-    let service = Service { live: live.map(|_| 0), slots: [live.map(ready), warm.map(ready)], idle: false };
+    let service =
+        Service { live: live.map(|_| 0), slots: [live.map(ready), warm.map(ready)], idle: false, shared: false };
     let record =
         |version, slot, generation| Record { version, run: BEFORE, generation, services: vec![(slot, version); count] };
     World {
@@ -543,12 +613,12 @@ fn world(count: usize, live: Option<u32>, warm: Option<u32>, failures: u8, death
 }
 
 fn model(count: usize, goal: impl Fn(&Model) -> Goal) -> Model {
-    let specs = (0..count).map(|at| {
-        (0..3).map(move |version| {
-            let activation = Activation::Exclusive;
-            ServiceSpec { replicas: 1, activation, ..spec(NAMES[at], version) }
-        })
-    });
+    model_of(Activation::Exclusive, count, goal)
+}
+
+fn model_of(activation: Activation, count: usize, goal: impl Fn(&Model) -> Goal) -> Model {
+    let specs = (0..count)
+        .map(|at| (0..3).map(move |version| ServiceSpec { replicas: 1, activation, ..spec(NAMES[at], version) }));
     let specs: Vec<Vec<_>> = specs.map(Iterator::collect).collect();
     let next = specs.iter().map(|s| s[2].clone()).collect();
     let goal_of_none = Goal::Deploy(release(US, "2", next));
@@ -583,6 +653,24 @@ fn every_course_of_a_deployment_keeps_the_rules() {
     report("one service beside a warm slot", deploy.explore(world(1, Some(1), Some(0), 2, 2)), &ends);
     let deploy = model(2, |m| m.goal.clone());
     report("two services", deploy.explore(world(2, Some(1), None, 1, 1)), &ends);
+}
+
+#[test]
+fn every_course_of_a_canary_keeps_the_rules() {
+    let canary = Some(Canary { steps: vec![10, 50], ..Canary::default() });
+    let with = |count| {
+        let policy = Policy { canary: canary.clone(), ..Policy::default() };
+        Model { policy, ..model_of(Activation::Traffic, count, |m| m.goal.clone()) }
+    };
+    let ends = [End::Done, End::Failed, End::Stale, End::Returned];
+    report("canary of one service", with(1).explore(world(1, Some(1), None, 2, 2)), &ends);
+    report("canary beside a warm slot", with(1).explore(world(1, Some(1), Some(0), 2, 2)), &ends);
+    report("canary of two services", with(2).explore(world(2, Some(1), None, 1, 1)), &ends);
+    // A dead run's canary is what a rollback to what serves finds.
+    let mut left = world(1, Some(1), Some(2), 1, 1);
+    left.services[0].shared = true;
+    left.history.clear();
+    report("a canary that was left behind", with(1).explore(left), &[End::Done, End::Failed, End::Stale]);
 }
 
 #[test]

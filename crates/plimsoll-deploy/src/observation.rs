@@ -35,6 +35,11 @@ impl Observation {
         self.generation > Generation::default() || !self.services.is_empty() || self.lock.is_some()
     }
 
+    /// Services of which a slot that is not live gets a share of the requests.
+    pub fn shared(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.iter().filter(|(_, view)| view.share > 0).map(|(name, _)| name)
+    }
+
     /// Whether what serves is not what the live record names: a cut-over of several services was left half made.
     pub fn is_half_made(&self) -> bool {
         let differs = |name: &ServiceName, record: &ServiceRecord| {
@@ -69,8 +74,16 @@ pub struct ServiceView {
     pub live: Option<SlotView>,
     /// The other slot, when something stands in it.
     pub standby: Option<SlotView>,
+    /// The share of the requests, in percent, that the standby slot gets: of a canary, else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub share: u8,
     /// Where clients reach the service, without a trailing slash.
     pub url: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(share: &u8) -> bool {
+    *share == 0
 }
 
 /// What stands in a slot.

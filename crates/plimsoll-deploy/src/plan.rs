@@ -11,7 +11,7 @@ use crate::{
     target::{Change, CutOver, Move},
 };
 use plimsoll_core::{EnvironmentName, Generation, RunId, ServiceName, Slot};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A slot of a service.
 pub type SlotOf = (ServiceName, Slot);
@@ -25,6 +25,10 @@ pub struct Progress {
     pub stood_up: BTreeSet<SlotOf>,
     /// Slots whose smoke requests were answered well.
     pub probed: BTreeSet<SlotOf>,
+    /// Slots that got a share of the requests from this driver.
+    pub tried: BTreeSet<SlotOf>,
+    /// The largest share, in percent, with which the new slots did well enough.
+    pub passed: u8,
     /// Why there will be no cut-over.
     pub failed: Option<Failure>,
     /// What was found out after the cut-over: by the watch, or by a slot that did not accept its activation.
@@ -83,6 +87,20 @@ pub enum Action {
         spec: Box<ServiceSpec>,
         /// The slot.
         slot: Slot,
+    },
+    /// Give slots that are not live this share of the requests, or take it away.
+    Weigh {
+        /// The generation it is made for.
+        from: Generation,
+        /// The share of each service, in percent.
+        shares: BTreeMap<ServiceName, u8>,
+    },
+    /// Give these slots a share of the requests, and compare them with the live ones until that says something.
+    Try {
+        /// The share, in percent.
+        share: u8,
+        /// The slots.
+        slots: Vec<SlotOf>,
     },
     /// Change what serves.
     CutOver(Box<CutOver>),
@@ -194,7 +212,7 @@ pub fn next(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Polic
         return Action::Refuse(Refusal::Drifted { environment: seen.environment.clone(), drift: seen.drift.clone() });
     }
     match stage(goal, seen) {
-        Stage::Before => before(goal, seen, progress),
+        Stage::Before => before(goal, seen, progress, policy),
         Stage::Ours => after(goal, seen, progress, policy),
         Stage::Returned => returned(goal, seen, progress, policy),
     }
@@ -297,10 +315,17 @@ pub(crate) fn is_ready(slot: &SlotView) -> bool {
     slot.ready >= slot.replicas && slot.ready > 0
 }
 
-fn before(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
+fn before(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) -> Action {
     let wanted = wanted(goal, seen);
+    let trial = trial(goal, &wanted, progress, policy);
+    // Whoever gets a share and is not on trial, here and now, gets it no longer: before anything else is done to it.
+    let shared = seen.shared().filter(|name| !trial.iter().any(|of| of.0 == **name));
+    let shares: BTreeMap<_, _> = shared.map(|name| (name.clone(), 0)).collect();
+    if !shares.is_empty() {
+        return Action::Weigh { from: seen.generation, shares };
+    }
     if let Some(failure) = &progress.failed {
-        return reap(goal, seen, &wanted, progress, failure);
+        return leave(&wanted, progress, policy).unwrap_or_else(|| reap(goal, seen, &wanted, progress, failure));
     }
     let as_left = wanted.is_empty() && seen.drift.is_empty();
     if as_left && seen.live.as_ref().is_some_and(|live| goal.is_served_by(live)) {
@@ -323,6 +348,10 @@ fn before(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
     if let Some(one) = wanted.iter().find(|w| must_probe(goal, progress, &w.slot())) {
         return Action::Probe { spec: Box::new(one.spec.clone()), slot: one.to };
     }
+    let canary = policy.canary.as_ref().filter(|_| !trial.is_empty());
+    if let Some(share) = canary.and_then(|canary| canary.next_step(progress.passed)) {
+        return Action::Try { share, slots: trial };
+    }
     let moves = wanted.iter().map(|w| Move { service: w.spec.name.clone(), from: w.from, to: w.to }).collect();
     Action::CutOver(Box::new(CutOver {
         from: seen.generation,
@@ -330,6 +359,31 @@ fn before(goal: &Goal, seen: &Observation, progress: &Progress) -> Action {
         release: goal.release(&seen.environment),
         change: goal.change(),
     }))
+}
+
+/// The slots that may get a share of the requests: of a release that may still go live, of services that serve by traffic
+/// and that something serves for already.
+fn trial(goal: &Goal, wanted: &[Wanted<'_>], progress: &Progress, policy: &Policy) -> Vec<SlotOf> {
+    let Some(canary) = policy.canary.as_ref().filter(|_| matches!(goal, Goal::Deploy(_)) && progress.failed.is_none())
+    else {
+        return Vec::new();
+    };
+    let named = |name: &ServiceName| canary.services.is_empty() || canary.services.contains(name);
+    let takes = |w: &&Wanted<'_>| {
+        w.spec.activation != Activation::Exclusive && w.from.is_some() && w.stands.is_some() && named(&w.spec.name)
+    };
+    wanted.iter().filter(takes).map(Wanted::slot).collect()
+}
+
+/// What got a share of the requests may finish those under way before it is ended.
+fn leave(wanted: &[Wanted<'_>], progress: &Progress, policy: &Policy) -> Option<Action> {
+    let busy = |w: &&Wanted<'_>| {
+        let slot = w.slot();
+        w.stands.is_some() && progress.tried.contains(&slot) && !progress.drained.contains(&slot)
+    };
+    let one = wanted.iter().find(busy)?;
+    let deadline_ms = if policy.drain { one.spec.drain_ms } else { 0 };
+    Some(Action::Drain { service: one.spec.name.clone(), slot: one.to, deadline_ms })
 }
 
 /// A warm slot that goes back served real traffic before: analysing it again would only cost time.
@@ -375,7 +429,7 @@ pub(crate) fn moves_made(seen: &Observation) -> Vec<Move> {
 fn after(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) -> Action {
     let (left, taken) = moved(seen);
     if let Some(Verdict::Breached(reason)) = &progress.watch {
-        return put_back(goal, seen, progress, reason);
+        return put_back(goal, seen, progress, policy, reason);
     }
     let watched = matches!(goal, Goal::Deploy(_)) && !taken.is_empty() && !policy.watch.is_zero();
     if watched && progress.watch.is_none() {
@@ -407,7 +461,7 @@ fn standby<'a>(seen: &'a Observation, (service, slot): &SlotOf) -> Option<&'a Sl
     seen.services.get(service)?.standby.as_ref().filter(|s| s.slot == *slot)
 }
 
-fn put_back(goal: &Goal, seen: &Observation, progress: &Progress, breach: &str) -> Action {
+fn put_back(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy, breach: &str) -> Action {
     let stuck = |reason: &str| Action::Refuse(Refusal::Stuck { breach: breach.to_owned(), reason: reason.to_owned() });
     if matches!(goal, Goal::PutBack { .. }) {
         return stuck("this run was putting a release back itself");
@@ -417,7 +471,7 @@ fn put_back(goal: &Goal, seen: &Observation, progress: &Progress, breach: &str) 
         return stuck(reason);
     }
     let back = Goal::PutBack { record: record.clone(), change: Change::AutomaticReturn, by: goal.owner() };
-    match before(&back, seen, &Progress { failed: None, ..progress.clone() }) {
+    match before(&back, seen, &Progress { failed: None, ..progress.clone() }, policy) {
         Action::CutOver(cut_over) => Action::PutBack { reason: breach.to_owned(), cut_over },
         Action::Done { .. } => stuck("it is the same as what serves"),
         other => other,

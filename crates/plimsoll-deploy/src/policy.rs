@@ -1,10 +1,11 @@
 //! What a release must keep to after its cut-over, and whether it did. Pure.
 
 use crate::{
+    canary::Canary,
     load::ProbeReport,
     observation::Observation,
     plan::{SlotOf, is_ready},
-    target::{Histogram, Probed},
+    traffic::Probed,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -27,6 +28,9 @@ pub struct Policy {
     /// Whether what is in flight at the old slots may finish, within each service's limit. `false` cuts it off, which shows
     /// what draining is for.
     pub drain: bool,
+    /// How the new slots are tried on a share of the requests before the cut-over, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
 }
 
 impl Default for Policy {
@@ -39,6 +43,7 @@ impl Default for Policy {
             max_start_crashes: 3,
             probes_per_second: 50,
             drain: true,
+            canary: None,
         }
     }
 }
@@ -114,39 +119,6 @@ fn too_many(policy: &Policy, sent: u64, failed: u64) -> bool {
     sent >= policy.min_requests.max(1) && failed as f64 * 100.0 > sent as f64 * policy.max_error_pct
 }
 
-impl Histogram {
-    /// What was counted after `base`.
-    pub fn since(&self, base: &Self) -> Self {
-        let before = |i: usize| base.buckets.get(i).copied().unwrap_or(0);
-        Self { buckets: self.buckets.iter().enumerate().map(|(i, n)| n.saturating_sub(before(i))).collect() }
-    }
-
-    /// Adds the counts of `other`.
-    pub fn add(&mut self, other: &Self) {
-        if self.buckets.len() < other.buckets.len() {
-            self.buckets.resize(other.buckets.len(), 0);
-        }
-        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
-            *mine += theirs;
-        }
-    }
-
-    /// The middle of the bucket that holds the `percent`-th percentile, in milliseconds rounded up; 0 when empty.
-    pub fn quantile_ms(&self, percent: u64) -> u64 {
-        let total: u64 = self.buckets.iter().sum();
-        let rank = (total * percent).div_ceil(100);
-        let mut seen = 0;
-        for (i, count) in self.buckets.iter().enumerate() {
-            seen += count;
-            if total > 0 && seen >= rank {
-                let low = 1_u64.checked_shl(u32::try_from(i).unwrap_or(63)).unwrap_or(u64::MAX);
-                return low.saturating_add(low / 2).div_ceil(1000);
-            }
-        }
-        0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,15 +156,5 @@ mod tests {
         says(&fine, &sample(0, true, (200, 3), (0, 0)), Some("3 of 200 probe requests failed"));
         says(&fine, &sample(0, true, (200, 0), (1000, 11)), Some("11 of 1000 requests failed"));
         says(&fine, &sample(0, true, (3, 3), (0, 0)), None);
-    }
-
-    #[test]
-    fn a_percentile_is_the_middle_of_its_bucket_and_counts_only_what_came_after() {
-        let mut before = Histogram { buckets: vec![0, 0, 5] };
-        let now = Histogram { buckets: [vec![0, 0, 5], vec![0; 17], vec![100]].concat() };
-        assert_eq!(now.since(&before).quantile_ms(99), 1573);
-        assert_eq!(Histogram::default().quantile_ms(99), 0);
-        before.add(&now);
-        assert_eq!((before.buckets[2], before.buckets[20]), (10, 100));
     }
 }

@@ -7,10 +7,11 @@ use crate::{
     observation::{LockView, Observation, ReleaseRecord, SlotView},
     probe::Prober,
     spec::{Release, ServiceSpec},
+    traffic::Traffic,
 };
 use plimsoll_core::{Classify, EnvironmentName, ErrorClass, Generation, RunId, Secret, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 /// What the trait's verbs return: a future that may be sent between threads.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, TargetError>> + Send + 'a>>;
@@ -180,33 +181,15 @@ const fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// A latency histogram that can be added up: counts per power-of-two bucket of microseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Histogram {
-    /// `buckets[i]` counts the values in `[2^i, 2^(i+1))` microseconds; the vector is as long as it needs to be.
-    pub buckets: Vec<u64>,
-}
-
-/// What a slot answered to real traffic since it was stood up.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct SlotTraffic {
-    /// Requests answered.
-    pub requests: u64,
-    /// Of those, with a status of 500 or above, or with no answer at all.
-    pub failed: u64,
-    /// Time to the answer's head.
-    pub latency: Histogram,
-    /// Requests under way now.
-    pub in_flight: u64,
-}
-
-/// Traffic of a slot, probe requests counted apart from real ones.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Probed {
-    /// Real requests.
-    pub real: SlotTraffic,
-    /// Requests that carried the probe header.
-    pub probe: SlotTraffic,
+/// A wish for shares of the requests, in percent, that slots which are not live are to get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weights {
+    /// The generation it is made for.
+    pub from: Generation,
+    /// The run that makes it, which holds the lock.
+    pub run: RunId,
+    /// The share of each service's standby slot, from 0 to 100; services that are not named keep theirs.
+    pub shares: BTreeMap<ServiceName, u8>,
 }
 
 /// The verbs of a target, for one environment.
@@ -254,8 +237,13 @@ pub trait Target: Send + Sync {
     /// Starts a stopped environment again, as it was.
     fn start<'a>(&'a self, from: Generation, actor: &'a str) -> Fut<'a, Generation>;
 
-    /// Counters of a slot since it was stood up.
-    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Probed>;
+    /// Gives standby slots a share of the requests, or takes it from them. Refused for a stale generation, and for a run
+    /// that does not hold the lock. A target that can only share by replicas gives what is nearest, and not less than one
+    /// replica; [`crate::ServiceView::share`] tells what it came to. A cut-over takes all shares away.
+    fn weigh<'a>(&'a self, weights: &'a Weights) -> Fut<'a, ()>;
+
+    /// What each source counted of a slot. An error where that cannot be known: no numbers are not zero.
+    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Traffic>;
 
     /// Tells a live slot of an exclusive service to work, after a cut-over that was interrupted before it did so. A target
     /// with somebody who sees to that all the time has nothing to do.

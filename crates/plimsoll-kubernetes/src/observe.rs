@@ -76,7 +76,7 @@ impl World {
             Some(live) => view(live.other()),
             None => view(Slot::Blue).or_else(|| view(Slot::Green)),
         };
-        ServiceView { live: live.and_then(view), standby, url: self.service(name).and_then(url) }
+        ServiceView { live: live.and_then(view), standby, share: 0, url: self.service(name).and_then(url) }
     }
 
     fn slot_view(&self, workload: &Workload) -> SlotView {

@@ -22,8 +22,8 @@ use k8s_openapi::api::{
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
 use plimsoll_deploy::{
-    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Probed, Prober, Release, SecretSource,
-    ServiceSpec, SlotView, Switched, Target, TargetError, TargetKind,
+    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Prober, Release, SecretSource,
+    ServiceSpec, SlotView, Switched, Target, TargetError, TargetKind, Traffic, Weights,
 };
 use serde_json::json;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -325,6 +325,10 @@ impl Target for KubernetesTarget {
         })
     }
 
+    fn weigh<'a>(&'a self, weights: &'a Weights) -> Fut<'a, ()> {
+        Box::pin(async move { Err(refused(&format!("share {:?}", weights.shares), "pods get no shares yet")) })
+    }
+
     fn cut_over<'a>(&'a self, cut_over: &'a CutOver) -> Fut<'a, CutOverDone> {
         Box::pin(async move { cut_over::cut_over(&self.site().await?, cut_over).await })
     }
@@ -352,7 +356,7 @@ impl Target for KubernetesTarget {
         Box::pin(self.switch(from, Switched { stopped: false, actor, reason: None, at: crate::now() }))
     }
 
-    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Probed> {
+    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Traffic> {
         Box::pin(async move {
             let none = std::io::Error::other("pods are not asked for their counters yet");
             Err(unreachable(format!("count the requests of {service} ({slot})"), none))

@@ -31,6 +31,7 @@ mod state;
 mod traffic;
 mod verbs;
 mod view;
+mod weigh;
 
 pub use paths::LocalPaths;
 pub use place::{ReplicaKey, SlotKey, project};

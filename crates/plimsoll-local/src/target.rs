@@ -12,8 +12,8 @@ use crate::{
 use client::Client;
 use plimsoll_core::{EnvironmentName, Generation, Platform, ServiceName, Slot};
 use plimsoll_deploy::{
-    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Probed, Release, SecretSource,
-    ServiceSpec, SlotView, Target, TargetError, TargetKind,
+    CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Release, SecretSource, ServiceSpec,
+    SlotView, Target, TargetError, TargetKind, Traffic, Weights,
 };
 use plimsoll_oci::{AuthSource, Credentials};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -197,6 +197,10 @@ impl Target for LocalTarget {
         Box::pin(async move { expect!(self.verb(Verb::Endpoints { service: service.clone(), slot }).await?, Lines) })
     }
 
+    fn weigh<'a>(&'a self, weights: &'a Weights) -> Fut<'a, ()> {
+        Box::pin(async move { self.verb(Verb::Weigh(weights.clone())).await.map(drop) })
+    }
+
     fn cut_over<'a>(&'a self, cut_over: &'a CutOver) -> Fut<'a, CutOverDone> {
         Box::pin(async move {
             expect!(self.verb(Verb::CutOver(Box::new(cut_over.clone()))).await?, CutOver).map(|done| *done)
@@ -231,7 +235,7 @@ impl Target for LocalTarget {
         })
     }
 
-    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Probed> {
+    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Traffic> {
         Box::pin(async move {
             expect!(self.verb(Verb::Traffic { service: service.clone(), slot }).await?, Traffic).map(|t| *t)
         })

@@ -27,6 +27,15 @@ impl DriveObserver for Telling<'_> {
             DriveEvent::Probing { service, slot, endpoints, requests } => {
                 cx.log(&format!("{service}: {requests} smoke requests to each of {endpoints} replicas of {slot}"));
             }
+            DriveEvent::Trying { share, millis, trials } => {
+                let known: Vec<String> = trials.iter().map(ToString::to_string).collect();
+                cx.waiting(format!("the canary, {share} % for {} s: {}", millis / 1000, known.join("; ")));
+            }
+            DriveEvent::Tried { step } => {
+                for trial in &step.trials {
+                    cx.log(&format!("canary of {} %: {trial}", step.share));
+                }
+            }
             DriveEvent::CuttingOver { moves } => cx.log(&format!("cutting over {} services", moves.len())),
             DriveEvent::Live { generation, switch_micros } => {
                 cx.log(&format!("live as generation {generation}, {:.1} ms", thousandth(*switch_micros)));
@@ -69,6 +78,7 @@ pub(crate) async fn look(cx: &Cx, environment: &EnvironmentName, goal: &Goal) ->
             switch_micros: None,
             handover: Vec::new(),
             probes: ProbeReport::default(),
+            canary: Vec::new(),
             drain: BTreeMap::new(),
             millis: 0,
         })),
@@ -89,7 +99,7 @@ pub(crate) async fn reach(
     let target = targets.get(environment)?;
     let prober = target.prober().unwrap_or(&**targets.prober());
     let telling = Telling(cx);
-    let with = Drive { target: &*target, goal, policy, prober, gate, observer: &telling };
+    let with = Drive { target: &*target, goal, policy, prober, meter: None, gate, observer: &telling };
     let outcome = drive(&with, cx.cancel().cancelled()).await.map_err(|e| failed(&e))?;
     let seen = &outcome.probes;
     cx.log(&format!("{} probes around the cut-over, {} failed, p99 {} ms", seen.sent, seen.failed, seen.p99_ms));

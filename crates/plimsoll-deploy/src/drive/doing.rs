@@ -1,6 +1,6 @@
 //! Doing what the machine says, one action after the other.
 
-use super::{Drive, DriveError, DriveEvent, Outcome, WaitingFor, again};
+use super::{Drive, DriveError, DriveEvent, Outcome, WaitingFor, again, trying::Trying};
 use crate::{
     goal::Goal,
     load::{ProbeLoad, ProbeReport, ProbeTarget, common_requests, requests},
@@ -37,16 +37,17 @@ pub(super) struct Driver<'a> {
     deadlines: BTreeMap<SlotOf, Instant>,
     /// The state of the new slots just before they took the traffic.
     pub(super) base: Option<Sample>,
-    faults: u32,
+    pub(super) faults: u32,
     aimed: Aim,
     switch_micros: Option<u64>,
     handover: Vec<(ServiceName, u64)>,
     drain: BTreeMap<ServiceName, DrainReport>,
+    pub(super) trying: Trying,
 }
 
 /// What the probes ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Aim {
+pub(super) enum Aim {
     Nothing,
     /// What old and new slots both answer.
     Both,
@@ -76,13 +77,16 @@ impl<'a> Driver<'a> {
             switch_micros: None,
             handover: Vec::new(),
             drain: BTreeMap::new(),
+            trying: Trying::default(),
         }
     }
 
     pub(super) async fn run(&mut self) -> Result<Outcome, DriveError> {
         // Per service at most: stand up, await, probe, cut over, drain, retire, each once more for a return and once
-        // more for readiness that came and went; and the faults. More means that somebody undoes what we do.
-        let bound = 40 + 16 * self.with.goal.services().len();
+        // more for readiness that came and went; the steps of a canary; and the faults. More means that somebody undoes
+        // what we do.
+        let steps = self.with.policy.canary.as_ref().map_or(0, |canary| canary.steps.len());
+        let bound = 40 + 16 * self.with.goal.services().len() + 2 * steps;
         for _ in 0..bound {
             let seen = self.look().await?;
             self.progress.started.get_or_insert(seen.generation);
@@ -101,6 +105,8 @@ impl<'a> Driver<'a> {
             Action::StandUp { service, slot, release } => self.stand_up((service, slot), &release).await,
             Action::AwaitReady { slots } => self.await_ready(&slots).await,
             Action::Probe { spec, slot } => self.probe(&spec, slot).await,
+            Action::Weigh { from, shares } => self.weigh(from, shares).await,
+            Action::Try { share, slots } => self.try_out(seen, share, &slots).await,
             Action::CutOver(cut_over) => self.cut_over(seen, &cut_over).await,
             Action::Watch { slots } => self.watch(seen, &slots).await,
             Action::AwaitActive { slots } => self.await_active(&slots).await,
@@ -143,7 +149,7 @@ impl<'a> Driver<'a> {
     }
 
     /// There will be no cut-over (or no return), because of this.
-    fn fail(&mut self, slot: Option<SlotOf>, reason: String, error: DriveError) {
+    pub(super) fn fail(&mut self, slot: Option<SlotOf>, reason: String, error: DriveError) {
         self.aim(Aim::Nothing, None);
         if matches!(self.progress.watch, Some(Verdict::Breached(_))) {
             self.progress.cannot_return = Some(reason);
@@ -365,7 +371,7 @@ impl<'a> Driver<'a> {
 
     /// From the cut-over on the probes ask what the new release declares.
     pub(super) async fn aim_at_new(&mut self) -> Result<(), DriveError> {
-        let going_back = matches!(self.progress.watch, Some(Verdict::Breached(_)));
+        let going_back = self.progress.failed.is_some() || matches!(self.progress.watch, Some(Verdict::Breached(_)));
         if self.aimed != Aim::New && !going_back {
             let seen = self.look().await?;
             self.aim(Aim::New, Some(&seen));
@@ -373,7 +379,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn aim(&mut self, aim: Aim, seen: Option<&Observation>) {
+    pub(super) fn aim(&mut self, aim: Aim, seen: Option<&Observation>) {
         self.aimed = aim;
         let targets = seen.map(|seen| targets(self.with.goal, seen, aim)).unwrap_or_default();
         self.load.aim(targets);
@@ -393,6 +399,7 @@ impl<'a> Driver<'a> {
             switch_micros: self.switch_micros,
             handover: std::mem::take(&mut self.handover),
             probes: ProbeReport::default(),
+            canary: std::mem::take(&mut self.trying.steps),
             drain: std::mem::take(&mut self.drain),
             millis: 0,
         }
@@ -412,6 +419,28 @@ impl<'a> Driver<'a> {
     pub(super) fn tell(&self, event: &DriveEvent) {
         self.with.observer.on(event);
     }
+}
+
+/// The first of these slots that is not fit for its share of the requests, and why: it crashed since `base`, or is not
+/// ready now and was not in `last`.
+pub(super) fn unfit(
+    slots: &[SlotOf],
+    base: &Observation,
+    last: &Observation,
+    now: &Observation,
+) -> Option<(SlotOf, String)> {
+    let [base, last, now] = [base, last, now].map(|seen| Sample::look(seen, slots));
+    slots.iter().find_map(|of| {
+        let (crashes, ready, failing) = now.get(of)?;
+        let why = failing.as_deref().map(|f| format!(": {f}")).unwrap_or_default();
+        let crashed = *crashes > base.get(of).map_or(0, |b| b.0);
+        let gone = !ready && last.get(of).is_some_and(|l| !l.1);
+        match (crashed, gone) {
+            (true, _) => Some((of.clone(), format!("it crashed with a share of the requests{why}"))),
+            (_, true) => Some((of.clone(), format!("it is no longer ready{why}"))),
+            _ => None,
+        }
+    })
 }
 
 /// What to ask, and where: all services that serve, moved or not.

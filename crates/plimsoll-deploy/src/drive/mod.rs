@@ -6,6 +6,7 @@ mod doing;
 mod report;
 #[cfg(test)]
 mod tests;
+mod trying;
 mod watching;
 
 pub use report::{DriveError, DriveEvent, DriveObserver, Outcome, WaitingFor};
@@ -13,12 +14,15 @@ pub use report::{DriveError, DriveEvent, DriveObserver, Outcome, WaitingFor};
 use crate::{
     goal::Goal,
     load::ProbeLoad,
+    meter::Meter,
     observation::{LockView, Observation},
     policy::Policy,
     probe::Prober,
     spec::Release,
     target::{LockOutcome, LockOwner, Target, TargetError},
+    traffic::Traffic,
 };
+use plimsoll_core::{ServiceName, Slot};
 use std::{future::Future, pin::pin, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
@@ -44,10 +48,22 @@ pub struct Drive<'a> {
     pub policy: &'a Policy,
     /// How services are asked: a client that follows no redirects.
     pub prober: &'a dyn Prober,
+    /// Who counts the requests of each slot, where the target is not to be asked.
+    pub meter: Option<&'a dyn Meter>,
     /// The last check before the cut-over.
     pub gate: Gate<'a>,
     /// Who is told.
     pub observer: &'a dyn DriveObserver,
+}
+
+impl Drive<'_> {
+    /// Reads the requests of a slot.
+    pub(crate) async fn count(&self, service: &ServiceName, slot: Slot) -> Result<Traffic, TargetError> {
+        match self.meter {
+            Some(meter) => meter.read(service, slot).await,
+            None => self.target.traffic(service, slot).await,
+        }
+    }
 }
 
 /// Brings the environment to the goal, under its lock. When `cancel` resolves before the cut-over, what was made is

@@ -1,6 +1,7 @@
 //! What a driver says while it works, and at its end.
 
 use crate::{
+    canary::{CanaryStep, Trial},
     load::ProbeReport,
     observation::{LockView, ReleaseRecord},
     plan::Refusal,
@@ -29,6 +30,9 @@ pub struct Outcome {
     pub handover: Vec<(ServiceName, u64)>,
     /// What the probes saw of the cut-over.
     pub probes: ProbeReport,
+    /// The steps in which the new slots got a share of the requests before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canary: Vec<CanaryStep>,
     /// What was found on each former slot.
     pub drain: BTreeMap<ServiceName, DrainReport>,
     /// How long it took, in milliseconds.
@@ -63,6 +67,20 @@ pub enum DriveEvent {
         endpoints: usize,
         /// How many requests each gets.
         requests: usize,
+    },
+    /// New slots have a share of the requests.
+    Trying {
+        /// The share that was asked for, in percent.
+        share: u8,
+        /// For how long, in milliseconds.
+        millis: u64,
+        /// What is known of each service.
+        trials: Vec<Trial>,
+    },
+    /// New slots did well enough with a share of the requests.
+    Tried {
+        /// How.
+        step: CanaryStep,
     },
     /// Traffic is about to move.
     CuttingOver {
@@ -207,6 +225,22 @@ pub enum DriveError {
         /// The last lines its processes wrote, oldest first.
         log_tail: Vec<String>,
     },
+    /// A new slot did not do well enough with a share of the requests; what served still serves, all of them.
+    #[error("{service} ({slot}) had {share} % of the requests and gave them back: {reason}")]
+    Canary {
+        /// The service.
+        service: ServiceName,
+        /// The slot, ended meanwhile.
+        slot: Slot,
+        /// The share, in percent.
+        share: u8,
+        /// What was wrong, or what was missing.
+        reason: String,
+        /// What was seen, step by step.
+        steps: Vec<CanaryStep>,
+        /// The last lines of the slot, oldest first.
+        log_tail: Vec<String>,
+    },
     /// The release was live for a moment, and the former one was put back.
     #[error("{version} was live and the former release was put back: {reason}")]
     Returned {
@@ -242,9 +276,10 @@ impl DriveError {
     /// The last lines of the process to blame, oldest first; empty when there is none.
     pub fn log_tail(&self) -> &[String] {
         match self {
-            Self::NotReady { log_tail, .. } | Self::Smoke { log_tail, .. } | Self::Returned { log_tail, .. } => {
-                log_tail
-            }
+            Self::NotReady { log_tail, .. }
+            | Self::Smoke { log_tail, .. }
+            | Self::Canary { log_tail, .. }
+            | Self::Returned { log_tail, .. } => log_tail,
             Self::Target(TargetError::Slot { log_tail, .. }) => log_tail,
             _ => &[],
         }
@@ -255,9 +290,11 @@ impl Classify for DriveError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Refused(Refusal::Stopped { .. }) => ErrorClass::User,
-            Self::Gate { .. } | Self::NotReady { .. } | Self::Smoke { .. } | Self::Returned { .. } => {
-                ErrorClass::CheckFailed
-            }
+            Self::Gate { .. }
+            | Self::NotReady { .. }
+            | Self::Smoke { .. }
+            | Self::Canary { .. }
+            | Self::Returned { .. } => ErrorClass::CheckFailed,
             Self::Target(error) => error.class(),
             Self::Locked { .. }
             | Self::LockLost { .. }

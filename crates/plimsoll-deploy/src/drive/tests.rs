@@ -1,5 +1,7 @@
 //! The driver against a target that is broken on purpose. Time is paused: nothing here waits.
 
+mod canary;
+
 use super::{Drive, DriveError, Outcome, drive};
 use crate::{
     fake::{FakeTarget, Fault},
@@ -24,7 +26,7 @@ async fn reach(target: &FakeTarget, goal: &Goal) -> Result<Outcome, DriveError> 
 }
 
 fn with<'a>(target: &'a FakeTarget, goal: &'a Goal, policy: &'a Policy) -> Drive<'a> {
-    Drive { target, goal, policy, prober: target, gate: &|_, _| Ok(()), observer: &() }
+    Drive { target, goal, policy, prober: target, meter: None, gate: &|_, _| Ok(()), observer: &() }
 }
 
 async fn version(target: &FakeTarget) -> Option<String> {

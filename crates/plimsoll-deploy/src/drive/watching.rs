@@ -9,7 +9,7 @@ use crate::{
     observation::{Observation, ReleaseRecord},
     plan::{SlotOf, Verdict, idle, is_live_by},
     policy::{Sample, breach, is_judged},
-    target::Probed,
+    traffic::Probed,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -108,12 +108,8 @@ impl Driver<'_> {
     pub(super) async fn sample(&self, seen: &Observation, slots: &[SlotOf], last: &Sample) -> Sample {
         let mut real = Probed::default();
         for (service, slot) in slots {
-            match self.with.target.traffic(service, *slot).await {
-                Ok(traffic) => {
-                    real.real.requests += traffic.real.requests;
-                    real.real.failed += traffic.real.failed;
-                    real.real.latency.add(&traffic.real.latency);
-                }
+            match self.with.count(service, *slot).await {
+                Ok(traffic) => real.real.add(&traffic.total().real),
                 Err(error) => {
                     tracing::debug!(%error, %service, "no counters of real traffic");
                     real = last.real.clone();

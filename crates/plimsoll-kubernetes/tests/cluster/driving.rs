@@ -37,7 +37,7 @@ pub(crate) fn quick() -> Policy {
 
 pub(crate) fn with<'a>(target: &'a KubernetesTarget, goal: &'a Goal, policy: &'a Policy) -> Drive<'a> {
     let prober = target.prober().expect("a cluster is asked through its API server");
-    Drive { target, goal, policy, prober, gate: &|_, _| Ok(()), observer: &() }
+    Drive { target, goal, policy, prober, meter: None, gate: &|_, _| Ok(()), observer: &() }
 }
 
 pub(crate) async fn reach(target: &KubernetesTarget, goal: &Goal) -> Result<Outcome, DriveError> {

@@ -4,7 +4,7 @@
 //! instructions and never over an await.
 
 use crate::{
-    proxy::{Door, ListenerKey, SlotStats},
+    proxy::{Door, ListenerKey},
     supervisor::{
         LocalPaths, Options,
         place::{ReplicaKey, SlotKey},
@@ -14,6 +14,7 @@ use crate::{
         replica::{Begin, Replica, Status},
         router::Router,
         state::{self, EnvironmentState, SlotState, State},
+        traffic::Baseline,
     },
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Timestamp};
@@ -55,7 +56,7 @@ pub(crate) struct Supervisor {
     turns: Mutex<BTreeMap<EnvironmentName, Arc<tokio::sync::Mutex<()>>>>,
     leases: Mutex<BTreeMap<EnvironmentName, Instant>>,
     /// Where the counters of each slot stood as it was stood up.
-    pub(crate) baselines: Mutex<BTreeMap<SlotKey, SlotStats>>,
+    pub(crate) baselines: Mutex<BTreeMap<SlotKey, Baseline>>,
 }
 
 /// Nothing here is left half-changed by a panic: each critical section is one insertion or one look.

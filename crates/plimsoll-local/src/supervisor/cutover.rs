@@ -25,6 +25,7 @@ fn commit(environment: &mut EnvironmentState, record: &ReleaseRecord) {
     environment.generation = record.generation;
     for (name, service) in &mut environment.services {
         let before = service.live;
+        service.share = 0;
         service.live = record.services.get(name).map(|r| r.slot);
         for (slot, stands) in &mut service.slots {
             let exclusive = stands.spec.activation == Activation::Exclusive;

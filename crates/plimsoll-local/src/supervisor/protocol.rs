@@ -5,8 +5,8 @@
 use crate::{images::Payload, supervisor::runtime::Login};
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp, chain};
 use plimsoll_deploy::{
-    CutOver, CutOverDone, DrainReport, LockOutcome, LockOwner, Observation, Probed, Release, ServiceSpec, SlotView,
-    TargetError,
+    CutOver, CutOverDone, DrainReport, LockOutcome, LockOwner, Observation, Release, ServiceSpec, SlotView,
+    TargetError, Traffic, Weights,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt, io, path::PathBuf};
@@ -38,6 +38,7 @@ pub(crate) enum Verb {
     Unlock { owner: LockOwner },
     StandUp(Box<StandUp>),
     Endpoints { service: ServiceName, slot: Slot },
+    Weigh(Weights),
     CutOver(Box<CutOver>),
     Drain { service: ServiceName, slot: Slot, deadline_ms: u64 },
     Retire { service: ServiceName, slot: Slot },
@@ -94,7 +95,7 @@ pub(crate) enum Answer {
     CutOver(Box<CutOverDone>),
     Drained(DrainReport),
     Generation(Generation),
-    Traffic(Box<Probed>),
+    Traffic(Box<Traffic>),
     Url(String),
 }
 

@@ -141,11 +141,12 @@ fn routes(state: &State, statuses: &dyn Fn(&SlotKey) -> Vec<Status>) -> BTreeMap
             let wanted = of.live.filter(|_| !known.stopped);
             let live = wanted.and_then(backend);
             let paused = if wanted.is_some() && live.is_none() { Some(WHILE_DOWN) } else { None };
+            let shared = wanted.filter(|_| of.share > 0).and_then(|live| backend(live.other()));
             let key = ListenerKey { environment: environment.clone(), service: service.clone() };
             let route = Route {
                 live,
-                standby: None,
-                canary_percent: 0,
+                canary_percent: if shared.is_some() { of.share } else { 0 },
+                standby: shared,
                 paused,
                 max_body_bytes: None,
                 request_timeout_ms: REQUEST_TIMEOUT_MS,

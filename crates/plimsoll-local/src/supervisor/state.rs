@@ -72,6 +72,9 @@ pub(crate) struct ServiceState {
     pub(crate) public_port: Option<u16>,
     /// The slot that takes the traffic.
     pub(crate) live: Option<Slot>,
+    /// The share of the requests, in percent, that the other slot gets.
+    #[serde(default)]
+    pub(crate) share: u8,
     pub(crate) slots: BTreeMap<Slot, SlotState>,
 }
 

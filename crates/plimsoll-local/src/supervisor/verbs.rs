@@ -12,7 +12,7 @@ use crate::{
         protocol::{Answer, SecretValues, StandUp, Verb, broken, refused},
         replica::Begin,
         state::{ReleaseStamp, ReplicaState, SlotState},
-        traffic, view,
+        traffic, view, weigh,
     },
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName};
@@ -69,6 +69,7 @@ async fn change(supervisor: &Arc<Supervisor>, name: &EnvironmentName, verb: Verb
         Verb::CutOver(wish) => {
             cutover::cut_over(supervisor, name, &wish).await.map(|done| Answer::CutOver(Box::new(done)))
         }
+        Verb::Weigh(weights) => weigh::weigh(supervisor, name, &weights).await.map(|()| Answer::Done),
         Verb::Retire { service, slot } => {
             let key = SlotKey { environment: name.clone(), service, slot };
             retire(supervisor, &key).await.map(|()| Answer::Done)
@@ -247,6 +248,7 @@ pub(crate) async fn retire(supervisor: &Supervisor, key: &SlotKey) -> Result<(),
             let environment = state.environments.get_mut(&key.environment);
             if let Some(service) = environment.and_then(|e| e.services.get_mut(&key.service)) {
                 service.slots.remove(&key.slot);
+                service.share = 0;
             }
             Ok(())
         })
@@ -288,6 +290,7 @@ async fn stop(
         .change(|state| {
             let environment = state.environments.entry(name.clone()).or_default();
             environment.stopped = true;
+            environment.services.values_mut().for_each(|service| service.share = 0);
             environment.switched = Some(switched);
             environment.generation = next;
             Ok(())

@@ -30,7 +30,8 @@ pub(crate) fn show(
             Some(live) => view(live.other()),
             None => view(Slot::Blue).or_else(|| view(Slot::Green)),
         };
-        (service.clone(), ServiceView { live: of.live.and_then(view), standby, url: of.public_port.map(url) })
+        let (live, url) = (of.live.and_then(view), of.public_port.map(url));
+        (service.clone(), ServiceView { live, standby, share: of.share, url })
     };
     let services = services.iter().map(service).collect();
     Observation {

@@ -186,6 +186,7 @@ async fn go(world: &World, release: Release, run: u16, watch: Duration) -> Resul
         goal: &goal,
         policy: &policy,
         prober: &client(),
+        meter: None,
         gate: &|_, _| Ok(()),
         observer: &(),
     };
@@ -233,7 +234,7 @@ async fn slow_requests_and_a_web_socket_survive_a_cut_over_under_load(world: Arc
     socket.send(Message::text("before")).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("before"));
     eventually("all are under way", || async {
-        world.target.traffic(&api(), Slot::Blue).await.unwrap().real.in_flight == 102
+        world.target.traffic(&api(), Slot::Blue).await.unwrap().total().real.in_flight == 102
     })
     .await;
     let load = Load::start(&world, "api", 4, 4).await;

@@ -78,7 +78,7 @@ async fn a_release_serves_after_its_cut_over_and_the_old_slot_can_be_emptied(wor
 
     let old = world.target.observe().await.unwrap();
     assert_eq!((old.history.len(), old.history[0].version.as_str()), (1, "1.0.0"));
-    let traffic = world.target.traffic(&api(), Slot::Green).await.unwrap();
+    let traffic = world.target.traffic(&api(), Slot::Green).await.unwrap().total();
     assert_eq!((traffic.real.requests, traffic.real.failed), (1, 0));
     assert!(matches!(world.target.retire(&api(), Slot::Green).await, Err(TargetError::Refused { .. })));
     world.target.drain(&api(), Slot::Blue, Duration::from_secs(1)).await.unwrap();

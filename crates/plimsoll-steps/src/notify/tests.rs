@@ -87,6 +87,7 @@ fn outcome(changed: bool, version: &str) -> Outcome {
         switch_micros: Some(1250),
         handover: Vec::new(),
         probes: ProbeReport { sent: 120, p99_ms: 4, ..ProbeReport::default() },
+        canary: Vec::new(),
         drain: BTreeMap::new(),
         millis: 10,
     }

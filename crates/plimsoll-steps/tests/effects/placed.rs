@@ -2,8 +2,8 @@
 
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
 use plimsoll_deploy::{
-    Answer, CutOver, CutOverDone, DrainReport, FakeTarget, Fut, LockOutcome, LockOwner, Observation, Probed, Prober,
-    Release, ServiceSpec, SlotView, SmokeRequest, Target, TargetKind,
+    Answer, CutOver, CutOverDone, DrainReport, FakeTarget, Fut, LockOutcome, LockOwner, Observation, Prober, Release,
+    ServiceSpec, SlotView, SmokeRequest, Target, TargetKind, Traffic, Weights,
 };
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -103,7 +103,11 @@ impl Target for Placed {
         self.fake.start(from, actor)
     }
 
-    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Probed> {
+    fn weigh<'a>(&'a self, weights: &'a Weights) -> Fut<'a, ()> {
+        self.fake.weigh(weights)
+    }
+
+    fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Traffic> {
         self.fake.traffic(service, slot)
     }
 

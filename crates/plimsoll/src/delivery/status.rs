@@ -228,6 +228,7 @@ mod tests {
         let view = ServiceView {
             live: Some(slot(Slot::Green, "1.1.0", Some("replica 1 does not answer"))),
             standby: Some(slot(Slot::Blue, "1.0.0", None)),
+            share: 0,
             url: Some("http://127.0.0.1:4000".into()),
         };
         let at = plimsoll_core::Timestamp::from_millis(0);
