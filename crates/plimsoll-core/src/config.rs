@@ -13,6 +13,7 @@
 //! assert!(error.ends_with("hint: did you mean `replicas`?"));
 //! ```
 
+mod canary;
 mod capacity;
 mod check;
 mod delivery;
@@ -32,6 +33,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use canary::{CanarySettings, PrometheusSettings};
 pub use capacity::{Access, Autoscale, Resources, Storage};
 pub use delivery::{
     Checks, ConsoleChannel, Features, Images, NoticeEvent, Notify, Profile, ProfileRules, ProfileSettings, Profiles,

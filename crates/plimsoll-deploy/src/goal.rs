@@ -130,6 +130,7 @@ pub fn reconcile(goal: &Goal, seen: &Observation) -> Reached {
         && goal.is_served_by(live)
         && all_serve(goal, seen)
         && seen.drift.is_empty()
+        && seen.shared().next().is_none()
         && idle(goal.services(), seen).is_empty()
     {
         let before = seen.history.first();

@@ -33,6 +33,7 @@ mod observation;
 mod plan;
 mod policy;
 mod probe;
+mod prometheus;
 mod rightsize;
 mod spec;
 mod target;
@@ -61,6 +62,7 @@ pub use probe::{
 };
 
 pub use observation::{Drift, LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched};
+pub use prometheus::{Prometheus, Queries};
 pub use rightsize::{MIN_SAMPLES, Usage, UsageSample, rightsize};
 pub use spec::{Activation, ApprovalRecord, Evidence, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
 pub use target::{

@@ -56,13 +56,14 @@ impl Traffic {
         total
     }
 
-    /// What was counted after `before`. A source that counts less than it did was started anew, and what it counts is new.
+    /// What was counted after `before`, of the sources that were there and still count. What a source says that is new, or
+    /// counts less than it did, may be older than `before`: it counts from the next time on.
     pub fn since(&self, before: &Self) -> Self {
         let one = |(name, now): (&String, &Probed)| {
-            let base = before.sources.get(name).filter(|base| now.follows(base));
-            (name.clone(), base.map_or_else(|| now.clone(), |base| now.since(base)))
+            let base = before.sources.get(name).filter(|base| now.follows(base))?;
+            Some((name.clone(), now.since(base)))
         };
-        Self { sources: self.sources.iter().map(one).collect() }
+        Self { sources: self.sources.iter().filter_map(one).collect() }
     }
 }
 
@@ -98,6 +99,23 @@ impl SlotTraffic {
 }
 
 impl Histogram {
+    /// From buckets that each hold all values up to their bounds, in microseconds; the last one has the bound `u64::MAX`.
+    pub fn from_cumulative(buckets: impl IntoIterator<Item = (u64, u64)>) -> Result<Self, String> {
+        let sorted: BTreeMap<u64, u64> = buckets.into_iter().collect();
+        if !sorted.contains_key(&u64::MAX) {
+            return Err("the histogram has no last bucket, le=\"+Inf\"".to_owned());
+        }
+        let (mut counts, mut below) = (BTreeMap::new(), 0);
+        for (bound, count) in sorted {
+            let own = count
+                .checked_sub(below)
+                .ok_or_else(|| format!("a bucket of the histogram has {count} after {below}"))?;
+            counts.insert(bound, own);
+            below = count;
+        }
+        Ok(Self { counts })
+    }
+
     /// Adds the counts of `other`; exact where both have the same bounds.
     pub fn add(&mut self, other: &Self) {
         for (bound, count) in &other.counts {
@@ -190,13 +208,22 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_started_anew_hides_nothing_of_the_others() {
-        let before = Traffic { sources: [("a".to_owned(), counted(100, 1)), ("b".to_owned(), counted(50, 0))].into() };
-        let now = Traffic { sources: [("a".to_owned(), counted(7, 1)), ("c".to_owned(), counted(3, 3))].into() };
+    fn a_source_that_is_new_or_started_anew_hides_nothing_and_counts_from_the_next_time_on() {
+        let traffic = |of: &[(&str, u64, u64)]| {
+            let sources = of.iter().map(|(name, requests, failed)| ((*name).to_owned(), counted(*requests, *failed)));
+            Traffic { sources: sources.collect() }
+        };
+        let before = traffic(&[("a", 100, 1), ("b", 50, 0), ("c", 10, 0)]);
+        let now = traffic(&[("a", 150, 3), ("b", 7, 1), ("d", 3000, 300)]);
         let since = now.since(&before).total().real;
-        assert_eq!((since.requests, since.failed), (10, 4));
-        let grown = Traffic { sources: [("a".to_owned(), counted(150, 3))].into() };
-        let since = grown.since(&before).total().real;
         assert_eq!((since.requests, since.failed), (50, 2));
+    }
+
+    #[test]
+    fn buckets_that_hold_all_below_them_become_buckets_of_their_own() {
+        let told = Histogram::from_cumulative([(5000, 10), (10_000, 10), (u64::MAX, 12)]).unwrap();
+        assert_eq!(told.counts, BTreeMap::from([(5000, 10), (10_000, 0), (u64::MAX, 2)]));
+        assert!(Histogram::from_cumulative([(5000, 10), (u64::MAX, 9)]).unwrap_err().contains("9 after 10"));
+        assert!(Histogram::from_cumulative([(5000, 10)]).unwrap_err().contains("no last bucket"));
     }
 }

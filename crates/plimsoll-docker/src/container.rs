@@ -4,6 +4,7 @@ use crate::{image::Image, labels};
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
+use plimsoll_deploy::Resources;
 use plimsoll_local::supervisor::{Inside, Order};
 use std::{
     collections::HashMap,
@@ -51,7 +52,7 @@ pub(crate) fn body(order: &Order, image: &Image, network: &str, sources: &Source
         env: Some(env),
         user: Some(image.user.clone()),
         labels: Some(labels::of_container(order)),
-        host_config: Some(confinement(network, sources)),
+        host_config: Some(limited(confinement(network, sources), order.spec.resources)),
         ..ContainerCreateBody::default()
     }
 }
@@ -61,7 +62,6 @@ fn confinement(network: &str, sources: &Sources) -> HostConfig {
     let directory = sources.identity.parent().unwrap_or(&sources.identity);
     let mut mounts = vec![mount(directory, IDENTITY, true)];
     mounts.extend(sources.state.iter().map(|state| mount(state, STATE, false)));
-    // A `resources` field of the specification belongs here, as `memory` and `nano_cpus`.
     HostConfig {
         network_mode: Some(network.to_owned()),
         mounts: Some(mounts),
@@ -82,6 +82,23 @@ fn confinement(network: &str, sources: &Sources) -> HostConfig {
     }
 }
 
+/// What a container may take of this machine, in the engine's units: billionths of a processor, bytes, and weights of which a
+/// processor has 1024.
+fn limited(of: HostConfig, resources: Resources) -> HostConfig {
+    let count = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+    let memory = resources.memory_limit.map(|size| count(size.get()));
+    HostConfig {
+        nano_cpus: resources.cpu_limit.map(|cpu| count(cpu.get().saturating_mul(1_000_000))),
+        // The least weight that the kernel takes is 2.
+        cpu_shares: resources.cpu.map(|cpu| count((cpu.get().saturating_mul(1024) / 1000).max(2))),
+        memory,
+        // As in a cluster: what is swapped out counts too, so that a limit is one.
+        memory_swap: memory,
+        memory_reservation: resources.memory.map(|size| count(size.get())),
+        ..of
+    }
+}
+
 fn mount(source: &Path, target: &str, read_only: bool) -> Mount {
     Mount {
         typ: Some(MountType::BIND),
@@ -89,5 +106,27 @@ fn mount(source: &Path, target: &str, read_only: bool) -> Mount {
         target: Some(target.to_owned()),
         read_only: Some(read_only),
         ..Mount::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_told_in_the_units_of_the_engine_and_none_where_none_is_set() {
+        let resources = Resources {
+            cpu: Some("250m".parse().unwrap()),
+            memory: Some("64Mi".parse().unwrap()),
+            cpu_limit: Some("1500m".parse().unwrap()),
+            memory_limit: Some("128Mi".parse().unwrap()),
+        };
+        let told = limited(HostConfig::default(), resources);
+        assert_eq!((told.nano_cpus, told.cpu_shares), (Some(1_500_000_000), Some(256)));
+        assert_eq!(
+            (told.memory, told.memory_swap, told.memory_reservation),
+            (Some(128 << 20), Some(128 << 20), Some(64 << 20))
+        );
+        assert_eq!(limited(HostConfig::default(), Resources::default()), HostConfig::default());
     }
 }

@@ -3,6 +3,8 @@
 
 #![expect(clippy::disallowed_macros, reason = "this test is its own harness")]
 
+#[path = "local_target/canary.rs"]
+mod canary;
 #[path = "local_target/conformance.rs"]
 mod conformance;
 #[path = "local_target/faults.rs"]
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
     if let Some(role) = args.first().and_then(|a| a.strip_prefix("role:")) {
         return roles::play(role, &args[1..]);
     }
-    let all: Vec<_> = scenarios::all().into_iter().chain(faults::all()).collect();
+    let all: Vec<_> = scenarios::all().into_iter().chain(faults::all()).chain(canary::all()).collect();
     if args.iter().any(|a| a == "--list") {
         for (name, _) in &all {
             println!("{name}: test");

@@ -9,7 +9,7 @@ use crate::{
 use plimsoll_deploy::Goal;
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use serde::Serialize;
-use std::marker::PhantomData;
+use std::{marker::PhantomData, time::Duration};
 
 /// Deploys to `E`. An environment that asks for approval has no such step: it is promoted to.
 #[derive(Debug, Serialize)]
@@ -31,6 +31,10 @@ impl<E: Environment> Step for Deploy<E> {
     const VERSION: u32 = 1;
     type In = Pushed;
     type Out = Deployed<E>;
+
+    fn timeout(&self) -> Duration {
+        self.rendered.timeout()
+    }
 }
 
 impl<E: Environment<Gate = Open<E>>> Effect for Deploy<E> {

@@ -99,7 +99,8 @@ pub(crate) async fn reach(
     let target = targets.get(environment)?;
     let prober = target.prober().unwrap_or(&**targets.prober());
     let telling = Telling(cx);
-    let with = Drive { target: &*target, goal, policy, prober, meter: None, gate, observer: &telling };
+    let with =
+        Drive { target: &*target, goal, policy, prober, meter: targets.meter(environment), gate, observer: &telling };
     let outcome = drive(&with, cx.cancel().cancelled()).await.map_err(|e| failed(&e))?;
     let seen = &outcome.probes;
     cx.log(&format!("{} probes around the cut-over, {} failed, p99 {} ms", seen.sent, seen.failed, seen.p99_ms));

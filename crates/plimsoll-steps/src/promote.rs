@@ -12,7 +12,7 @@ use crate::{
 use plimsoll_deploy::{Change, Goal, ReleaseRecord};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use serde::Serialize;
-use std::marker::PhantomData;
+use std::{marker::PhantomData, time::Duration};
 
 /// Promotes to `E`.
 #[derive(Debug, Serialize)]
@@ -34,6 +34,10 @@ impl<E: Environment<Gate = Approval<E>>> Step for Promote<E> {
     const VERSION: u32 = 1;
     type In = E::Gate;
     type Out = Deployed<E>;
+
+    fn timeout(&self) -> Duration {
+        self.rendered.timeout()
+    }
 }
 
 impl<E: Environment<Gate = Approval<E>>> Promote<E> {

@@ -6,10 +6,10 @@ use crate::{
 };
 use plimsoll_core::{
     Digest, EnvironmentName, Fingerprint, ImageRef, RunId, ServiceName,
-    config::{self, Method, ResolvedService, SecretSource},
+    config::{self, CanarySettings, Method, ResolvedService, SecretSource, StrategyKind},
 };
 use plimsoll_deploy::{
-    Access, Activation, ApprovalRecord, Autoscale, Evidence, Health, Policy, Release, Resources, ServiceSpec,
+    Access, Activation, ApprovalRecord, Autoscale, Canary, Evidence, Health, Policy, Release, Resources, ServiceSpec,
     SmokeRequest, StatePolicy, Storage,
 };
 use plimsoll_engine::StepError;
@@ -36,6 +36,27 @@ pub(crate) struct Rendered {
     pub objects: BTreeMap<ServiceName, Vec<serde_json::Value>>,
 }
 
+/// How long a deployment may take that tries nothing first.
+const DEPLOYING: Duration = Duration::from_mins(30);
+
+/// A canary as it is configured.
+fn canary(settings: &CanarySettings) -> Canary {
+    Canary {
+        steps: settings.steps.clone(),
+        services: settings.services.clone(),
+        step: settings.step.duration(),
+        hold: settings.hold.duration(),
+        max_error_diff_pp: settings.max_error_diff,
+        max_p99_diff_ms: settings.max_p99_diff.millis(),
+        abort_error_ratio: settings.abort_error_ratio,
+        abort_error_pct: settings.abort_error_pct,
+        error_rate: settings.error_rate,
+        min_requests: settings.min_requests,
+        count_probes: settings.count_probes,
+        ..Canary::default()
+    }
+}
+
 impl Rendered {
     /// Renders the configuration of `E`.
     pub(crate) fn of<E: Environment>(inputs: &Inputs) -> Result<Self, StepError> {
@@ -50,6 +71,7 @@ impl Rendered {
             max_p99_ms: Some(slo.max_p99.millis()),
             probes_per_second: u32::from(slo.probe_rate),
             drain: !inputs.options.no_drain,
+            canary: (environment.strategy.kind == StrategyKind::Canary).then(|| canary(&environment.canary)),
             ..Policy::default()
         };
         Ok(Self {
@@ -61,6 +83,11 @@ impl Rendered {
             policy,
             objects: inputs.objects.get(&name).cloned().unwrap_or_default(),
         })
+    }
+
+    /// How long a deployment may take: what every step may, and a canary's time.
+    pub(crate) fn timeout(&self) -> Duration {
+        DEPLOYING + self.policy.canary.as_ref().map_or(Duration::ZERO, |canary| canary.hold)
     }
 
     /// The release with the images that were pushed for it.

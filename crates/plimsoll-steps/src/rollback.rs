@@ -58,10 +58,11 @@ pub fn pick(seen: &Observation, to: Option<&str>, gated: bool) -> Result<Release
             })
         })?,
         // What was left half made goes back to what the record names before anything else does.
-        None if seen.is_half_made() || !seen.drift.is_empty() => seen
-            .live
-            .as_ref()
-            .ok_or_else(|| StepError::user(format!("{environment} has no release on record to go back to")))?,
+        None if seen.is_half_made() || !seen.drift.is_empty() || seen.shared().next().is_some() => {
+            seen.live
+                .as_ref()
+                .ok_or_else(|| StepError::user(format!("{environment} has no release on record to go back to")))?
+        }
         // After the engine put a release back by itself, what did not hold is of the same run as what serves in its place:
         // nobody goes back to that without naming it.
         None => former

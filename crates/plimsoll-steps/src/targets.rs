@@ -1,7 +1,7 @@
 //! The targets of the configured environments, as a resource of the steps that deploy.
 
 use plimsoll_core::EnvironmentName;
-use plimsoll_deploy::{Prober, Target};
+use plimsoll_deploy::{Meter, Prober, Target};
 use plimsoll_engine::StepError;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,12 +9,25 @@ use std::{collections::BTreeMap, sync::Arc};
 pub struct Targets {
     targets: BTreeMap<EnvironmentName, Arc<dyn Target>>,
     prober: Arc<dyn Prober>,
+    meters: BTreeMap<EnvironmentName, Arc<dyn Meter>>,
 }
 
 impl Targets {
     /// The targets by environment.
     pub fn new(targets: BTreeMap<EnvironmentName, Arc<dyn Target>>, prober: Arc<dyn Prober>) -> Self {
-        Self { targets, prober }
+        Self { targets, prober, meters: BTreeMap::new() }
+    }
+
+    /// With those who count the requests of environments whose targets are not to be asked for them.
+    #[must_use]
+    pub fn metered(mut self, meters: BTreeMap<EnvironmentName, Arc<dyn Meter>>) -> Self {
+        self.meters = meters;
+        self
+    }
+
+    /// Who counts the requests of an environment, where its target does not.
+    pub fn meter(&self, environment: &EnvironmentName) -> Option<&dyn Meter> {
+        self.meters.get(environment).map(|meter| &**meter)
     }
 
     /// The target of an environment.

@@ -3,6 +3,7 @@
 //! Every check looks on after a mistake. What was taken out because of its shape is not missed here: whether a name
 //! exists is asked of the file, not of the types.
 
+mod canary;
 mod capacity;
 mod kubernetes;
 
@@ -12,8 +13,7 @@ use super::order::order;
 use super::places::Places;
 use super::values::is_variable_name;
 use super::{
-    Activation, Config, Environment, Gate, HealthSettings, Method, Period, SecretSource, Service, Smoke, StrategyKind,
-    Target,
+    Activation, Config, Environment, Gate, HealthSettings, Method, Period, SecretSource, Service, Smoke, Target,
 };
 use crate::ServiceName;
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,12 +156,8 @@ impl Check<'_> {
 
     fn environment(&mut self, name: &str, environment: &Environment) {
         let below = |key| ["environments", name, key];
-        let known = "known, but not available in this version";
         self.kubernetes(name, environment);
-        if environment.strategy.kind == StrategyKind::Canary {
-            let path = ["environments", name, "strategy", "kind"];
-            self.value(&path, format!("the strategy `canary` is {known}"), "use \"blue-green\"");
-        }
+        self.canary(name, environment);
         if let Some(branch) = environment.branch.as_deref().filter(|branch| !is_branch(branch)) {
             self.value(
                 &below("branch"),

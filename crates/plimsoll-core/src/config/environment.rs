@@ -1,6 +1,6 @@
 //! Environments: where services run, which branch may go there, whose yes is needed, and how a cut-over is watched.
 
-use super::{Autoscale, KubernetesSettings, Period, Resources, Storage};
+use super::{Autoscale, CanarySettings, KubernetesSettings, Period, Resources, Storage};
 use crate::ServiceName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ pub struct Environment {
     pub approval: ApprovalRule,
     /// How traffic moves.
     pub strategy: Strategy,
+    /// How it grows, where it does.
+    #[serde(skip_serializing_if = "is_standard")]
+    pub canary: CanarySettings,
     /// What is watched after a cut-over.
     pub slo: Slo,
     /// Environment variables of every service.
@@ -35,6 +38,10 @@ pub struct Environment {
 
 fn is_default(settings: &KubernetesSettings) -> bool {
     *settings == KubernetesSettings::default()
+}
+
+fn is_standard(canary: &CanarySettings) -> bool {
+    *canary == CanarySettings::default()
 }
 
 /// What an environment runs on.
@@ -140,7 +147,7 @@ pub enum StrategyKind {
     /// All at once.
     #[default]
     BlueGreen,
-    /// A growing share. Known, not yet available.
+    /// A growing share, compared with what serves; then all of it.
     Canary,
 }
 

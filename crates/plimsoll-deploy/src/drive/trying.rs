@@ -11,7 +11,7 @@ use crate::{
     target::{TargetError, Weights},
     traffic::Traffic,
 };
-use plimsoll_core::{Generation, ServiceName};
+use plimsoll_core::{Generation, ServiceName, Slot};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
@@ -21,8 +21,8 @@ pub(super) struct Trying {
     compared: BTreeMap<ServiceName, Compared>,
     /// The last reading of each slot.
     last: BTreeMap<SlotOf, Traffic>,
-    /// When a request to each service's new slot was counted last.
-    grew: BTreeMap<ServiceName, Instant>,
+    /// When a request to each slot was counted last.
+    grew: BTreeMap<SlotOf, Instant>,
     /// The steps that were passed.
     pub(super) steps: Vec<CanaryStep>,
 }
@@ -118,8 +118,8 @@ impl Driver<'_> {
                     let side: &mut Answers = if is_new { &mut compared.canary } else { &mut compared.stable };
                     let before = side.requests;
                     side.add(&counted.since(last), canary.count_probes);
-                    if is_new && side.requests > before {
-                        self.trying.grew.insert(service.clone(), Instant::now());
+                    if side.requests > before {
+                        self.trying.grew.insert(of, Instant::now());
                     }
                     // A source that is away for a moment is not new when it comes back.
                     last.sources.extend(counted.sources);
@@ -156,7 +156,10 @@ impl Driver<'_> {
             let before = step.before.get(&trial.service).copied().unwrap_or(0);
             trial.seen.canary.requests.saturating_sub(before)
         };
-        let old = |trial: &Trial| self.trying.grew.get(&trial.service).is_none_or(|at| at.elapsed() > canary.step / 4);
+        let old = |trial: &Trial| {
+            let both = [Slot::Blue, Slot::Green].map(|slot| (trial.service.clone(), slot));
+            both.iter().any(|of| self.trying.grew.get(of).is_none_or(|at| at.elapsed() > canary.step / 4))
+        };
         // Each step needs requests of its own, and now: numbers that stand still are no success.
         let waits = trials.iter().find_map(|trial| match &trial.judgement {
             Judgement::Hold(reason) if canary.is_last(step.share) => Some((slot_of(&trial.service)?, reason.clone())),

@@ -7,7 +7,7 @@ use crate::{
     world::{World, eventually, get, left, moving, release, spec, worker},
 };
 use plimsoll_core::{Generation, ServiceName, Slot};
-use plimsoll_deploy::{ServiceSpec, StatePolicy, Target as _, TargetError};
+use plimsoll_deploy::{Resources, ServiceSpec, StatePolicy, Target as _, TargetError};
 use std::{path::Path, sync::Arc, time::Duration};
 
 macro_rules! scenarios {
@@ -25,7 +25,7 @@ scenarios![
     a_release_serves_from_containers_that_reach_each_other_through_the_proxy,
     a_container_is_confined_and_runs_the_very_image_of_the_release,
     a_container_that_ends_by_itself_is_told_with_its_code_and_last_lines_and_started_again,
-    a_container_out_of_memory_is_said_to_be,
+    a_container_that_takes_more_memory_than_its_limit_is_killed_and_told_so,
     a_slot_that_never_becomes_ready_is_not_cut_over_to,
     a_container_deaf_to_sigterm_is_killed_after_its_grace,
     a_worker_is_handed_over_and_its_state_stays,
@@ -133,10 +133,17 @@ async fn a_container_that_ends_by_itself_is_told_with_its_code_and_last_lines_an
     assert_eq!(log, ["begins as "]);
 }
 
-async fn a_container_out_of_memory_is_said_to_be(world: Arc<World>) {
-    world.release(&release("1.0.0", vec![spec("api", &[])]), Slot::Blue).await.unwrap();
+async fn a_container_that_takes_more_memory_than_its_limit_is_killed_and_told_so(world: Arc<World>) {
+    let resources = Resources {
+        cpu: Some("100m".parse().unwrap()),
+        cpu_limit: Some("1500m".parse().unwrap()),
+        memory_limit: Some("32Mi".parse().unwrap()),
+        ..Resources::default()
+    };
+    world.release(&release("1.0.0", vec![ServiceSpec { resources, ..spec("api", &[]) }]), Slot::Blue).await.unwrap();
     let name = world.container("api", Slot::Blue).await;
-    docker(&["update", "--memory", "32m", "--memory-swap", "32m", &name]).await;
+    let limits = "{{.HostConfig.NanoCpus}} {{.HostConfig.CpuShares}} {{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}";
+    assert_eq!(inspect(&name, limits).await, "1500000000 102 33554432 33554432");
     world.ask_itself("api", Slot::Blue, "/eat").await;
     // Told until the next one is ready, which takes longer than a look.
     eventually("its end is told", || async {

@@ -22,7 +22,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -122,6 +122,9 @@ fn traffic(mode: &str) -> Router {
     let ready = if mode == "never-ready" { StatusCode::FOUND } else { StatusCode::OK };
     let who = format!("{} {} {}", variable("SERVICE_SLOT"), std::process::id(), variable("TOKEN"));
     let fragile = mode == "crash-after-switch";
+    // One in so many requests fails, spread evenly.
+    let fails: u64 = variable("FAIL_ONE_IN").parse().unwrap_or(u64::MAX);
+    let asked = Arc::new(AtomicU64::new(0));
     let root = {
         let who = who.clone();
         move || async move {
@@ -132,7 +135,9 @@ fn traffic(mode: &str) -> Router {
                     std::process::exit(7);
                 });
             }
-            who
+            let nth = asked.fetch_add(1, Ordering::Relaxed) + 1;
+            let status = if nth.is_multiple_of(fails) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+            (status, who)
         }
     };
     let slow = move |UrlPath(millis): UrlPath<u64>| async move {

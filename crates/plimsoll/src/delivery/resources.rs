@@ -7,7 +7,7 @@ use plimsoll_core::{
     EnvironmentName, Secret,
     config::{Registry as RegistryConfig, Target as TargetConfig},
 };
-use plimsoll_deploy::{SecretSource, Target};
+use plimsoll_deploy::{Meter, Prometheus, Queries, SecretSource, Target};
 use plimsoll_engine::{Resources, StepError};
 use plimsoll_http::{Client, ClientOptions};
 use plimsoll_local::{LocalPaths, LocalTarget, OciImages, supervisor::Launch};
@@ -23,6 +23,7 @@ pub(crate) struct Delivery {
     pub(crate) local: Option<Arc<LocalTarget>>,
     pub(crate) http: Client,
     prober: Client,
+    meters: BTreeMap<EnvironmentName, Arc<dyn Meter>>,
     pub(crate) registry: RegistryClient,
     registry_launch: Launch,
 }
@@ -76,7 +77,8 @@ impl Delivery {
             }
         }
         let registry_launch = daemons::registry_launch(&program, &session.state.path().join("registry"));
-        Ok(Self { targets, local, http, prober, registry, registry_launch })
+        let meters = meters(session, &prober, &secrets);
+        Ok(Self { targets, meters, local, http, prober, registry, registry_launch })
     }
 
     fn locator(&self, session: &Session) -> Registry {
@@ -121,7 +123,7 @@ pub(crate) async fn resources(
         .with(Arc::new(store))
         .with(Arc::new(origins))
         .with(Arc::new(Machine::look(workspace.sysroot(), &session.environment)))
-        .with(Arc::new(Targets::new(delivery.targets, Arc::new(delivery.prober))))
+        .with(Arc::new(Targets::new(delivery.targets, Arc::new(delivery.prober)).metered(delivery.meters)))
         .with(Arc::new(delivery.http))
         .with(Arc::new(delivery.registry))
         .with(Arc::new(Asking(asker))))
@@ -149,6 +151,20 @@ fn registry_options(environment: &Environment) -> RegistryOptions {
         .or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".docker")));
     let file = directory.map(|d| d.join("config.json")).filter(|f| f.exists());
     RegistryOptions { auth: file.map_or(AuthSource::Anonymous, AuthSource::DockerConfig), ..RegistryOptions::default() }
+}
+
+/// Who counts the requests of environments that name a Prometheus for their canary.
+fn meters(session: &Session, client: &Client, secrets: &SecretSource) -> BTreeMap<EnvironmentName, Arc<dyn Meter>> {
+    let mut meters: BTreeMap<EnvironmentName, Arc<dyn Meter>> = BTreeMap::new();
+    for (name, environment) in &session.config.environments {
+        let Some(settings) = &environment.canary.prometheus else { continue };
+        let (requests, failed) = (settings.requests.clone(), settings.failed.clone());
+        let queries = Queries { requests, failed, latency: settings.latency.clone() };
+        let token = settings.token.as_ref().map(|token| (token.to_string(), Arc::clone(secrets)));
+        let meter = Prometheus::new(client.clone(), settings.url.clone(), name.clone(), queries, token);
+        meters.insert(name.clone(), Arc::new(meter));
+    }
+    meters
 }
 
 /// Resolves `env:NAME` and `file:PATH`; a relative path is one in the workspace.

@@ -49,6 +49,8 @@ struct ServiceStatus {
     replicas: u16,
     ready: u16,
     standby: Option<String>,
+    /// The share of the requests, in per cent, that the standby slot gets.
+    canary: u8,
     failing: Option<String>,
 }
 
@@ -115,6 +117,7 @@ fn live_status(live: &ReleaseRecord, seen: &Observation) -> LiveStatus {
             replicas: record.spec.replicas,
             ready: slot.map_or(0, |s| s.ready),
             standby: view.and_then(|v| v.standby.as_ref()).map(|s| s.version.clone()),
+            canary: view.map_or(0, |v| v.share),
             failing: slot.and_then(|s| s.failing.clone()),
         }
     });
@@ -165,6 +168,10 @@ fn render(status: &Status) -> String {
                 "  {:<24} {:<5} {}/{} ready  {url}",
                 service.name, service.slot, service.ready, service.replicas
             ));
+            if service.canary > 0 {
+                let version = service.standby.as_deref().unwrap_or("the other slot");
+                say(format!("    canary: {version} gets {} % of the requests", service.canary));
+            }
             if let Some(failing) = service.failing.as_ref().filter(|_| common.is_none()) {
                 say(format!("    {failing}"));
             }
@@ -228,7 +235,7 @@ mod tests {
         let view = ServiceView {
             live: Some(slot(Slot::Green, "1.1.0", Some("replica 1 does not answer"))),
             standby: Some(slot(Slot::Blue, "1.0.0", None)),
-            share: 0,
+            share: 5,
             url: Some("http://127.0.0.1:4000".into()),
         };
         let at = plimsoll_core::Timestamp::from_millis(0);

@@ -191,8 +191,10 @@ async fn a_person_who_puts_back_what_serves_ends_a_dead_canary() {
     tokio::time::advance(Duration::from_secs(31)).await;
     let record = target.observe().await.unwrap().live.unwrap();
     let by = LockOwner { run: run(3), actor: "eve".to_owned() };
-    let outcome = reach(&target, &Goal::PutBack { record, change: Change::Rollback, by }).await.unwrap();
-    assert!(!outcome.changed);
+    let goal = Goal::PutBack { record, change: Change::Rollback, by };
+    assert_eq!(reconcile(&goal, &target.observe().await.unwrap()), Reached::NotDone);
+    assert!(!reach(&target, &goal).await.unwrap().changed);
+    assert_eq!(reconcile(&goal, &target.observe().await.unwrap()), Reached::Done);
     assert_eq!((shares(&target).await, version(&target).await.as_deref()), (vec![0, 0], Some("1")));
 }
 
