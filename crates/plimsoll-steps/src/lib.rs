@@ -76,6 +76,7 @@ pub use {
     promote::Promote,
     push::{Push, Registry, RegistryAddress},
     ready::{built, shipped_packages, started},
+    release::service_spec,
     rollback::{Pick, Rollback, pick},
     smoke::Smoke,
     targets::Targets,

@@ -6,7 +6,7 @@
 
 use crate::{
     inputs::Inputs,
-    release::{in_order, spec},
+    release::{in_order, service_spec},
 };
 use plimsoll_core::{Digest, EnvironmentName, ImageRef, RunId};
 use plimsoll_deploy::{Release, ReleaseRecord};
@@ -30,7 +30,7 @@ pub fn preview(
             },
             |spec| (spec.image.clone(), spec.digest.clone()),
         );
-        spec(&service, image, digest, &objects)
+        service_spec(&service, image, digest, &objects)
     });
     Ok(Release {
         environment: environment.clone(),

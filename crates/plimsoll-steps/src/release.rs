@@ -100,7 +100,7 @@ impl Rendered {
         let spec = |service: &ResolvedService| {
             let image = pushed.images().get(&service.name);
             let image = image.ok_or_else(|| StepError::internal(format!("nothing was pushed for {}", service.name)))?;
-            Ok(spec(service, image.image.clone(), image.built.digest.clone(), &self.objects))
+            Ok(service_spec(service, image.image.clone(), image.built.digest.clone(), &self.objects))
         };
         let services = self.services.iter().map(spec).collect::<Result<Vec<_>, StepError>>()?;
         Ok(Release {
@@ -139,7 +139,7 @@ pub(crate) fn in_order(inputs: &Inputs, environment: &EnvironmentName) -> Result
 }
 
 /// What a target needs to run a service with this image.
-pub(crate) fn spec(
+pub fn service_spec(
     service: &ResolvedService,
     image: ImageRef,
     digest: Digest,

@@ -25,8 +25,10 @@ const MEMBERS: [(&str, &[&str]); 13] = [
     ("xtask", &[""]),
 ];
 
-/// What plays whole releases on real servers, for many minutes: `cargo test --workspace` has them too.
-const SCENES: [(&str, &[&str]); 2] = [("plimsoll-kubernetes", &["cluster"]), ("xtask", &["kairos", "release"])];
+/// What plays whole releases on real servers, for many minutes, or reads what no step knows that it reads, as charts, overlays and
+/// a cluster: `cargo test --workspace` has them too.
+const SCENES: [(&str, &[&str]); 2] =
+    [("plimsoll-kubernetes", &["cluster"]), ("xtask", &["kairos", "manifests", "release"])];
 
 /// The graph of the checks.
 #[expect(clippy::unnecessary_wraps, reason = "the shape all pipelines have")]
