@@ -20,6 +20,7 @@ mod delivery;
 mod environment;
 mod explain;
 mod kubernetes;
+mod metrics;
 mod mistake;
 mod order;
 mod period;
@@ -43,6 +44,7 @@ pub use environment::{
     ApprovalRule, Environment, Evidence, Gate, ServiceOverride, Slo, Strategy, StrategyKind, Target,
 };
 pub use kubernetes::{KubernetesSettings, Render};
+pub use metrics::Metrics;
 pub use mistake::{ConfigError, Mistake};
 pub use period::{Period, PeriodError};
 pub use resolve::{ResolvedAutoscale, ResolvedHealth, ResolvedService, ResolvedSmoke, UnknownEnvironment};

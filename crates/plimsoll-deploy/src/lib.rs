@@ -26,6 +26,7 @@ mod fake;
 mod goal;
 mod load;
 mod meter;
+mod metrics;
 #[cfg(test)]
 mod model;
 mod object_diff;
@@ -53,6 +54,7 @@ pub use fake::{FakeTarget, Fault};
 pub use goal::{Goal, Reached, reconcile};
 pub use load::{MAX_PER_SECOND, ProbeLoad, ProbeReport, ProbeTarget};
 pub use meter::Meter;
+pub use metrics::Metrics;
 pub use object_diff::{ObjectChange, ObjectDiff};
 pub use plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, next};
 pub use policy::Policy;

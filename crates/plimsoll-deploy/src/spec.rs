@@ -1,6 +1,9 @@
 //! What is to serve: services with their images and configuration, and the release that names them all.
 
-use crate::capacity::{Autoscale, Resources, Storage};
+use crate::{
+    capacity::{Autoscale, Resources, Storage},
+    metrics::Metrics,
+};
 use plimsoll_core::{Digest, EnvironmentName, Fingerprint, ImageRef, RunId, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +49,9 @@ pub struct ServiceSpec {
     /// The volume a cluster gives it, where its state is not external.
     #[serde(default)]
     pub storage: Option<Storage>,
+    /// Where its replicas tell what they answered, where that is not as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
     /// The Kubernetes objects that a chart or an overlay made for it; none where the target makes them itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<serde_json::Value>,

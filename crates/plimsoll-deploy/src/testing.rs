@@ -38,6 +38,7 @@ pub(crate) fn spec(name: &str, version: u32) -> ServiceSpec {
         resources: Resources::default(),
         autoscale: None,
         storage: None,
+        metrics: None,
         objects: Vec::new(),
         config_hash: Fingerprint::of(name.as_bytes()),
     }

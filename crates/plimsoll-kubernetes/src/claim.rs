@@ -102,10 +102,7 @@ fn as_recorded(world: &World) -> bool {
         let name: ServiceName = service.metadata.labels.as_ref()?.get(names::SERVICE)?.parse().ok()?;
         Some(world.live.as_ref()?.services.get(&name)?.slot)
     };
-    ours(&world.services).all(|service| {
-        let wanted = recorded(service).map_or(names::NO_SLOT, |slot| slot.as_str());
-        observe::selector(service).get(names::SLOT).is_some_and(|slot| slot == wanted)
-    })
+    ours(&world.services).all(|service| names::selected(&observe::selector(service)) == Some(recorded(service)))
 }
 
 /// The Services that cut-overs change, apart from others that belong to a service.

@@ -128,7 +128,9 @@ pub(crate) fn is_own(path: &str) -> bool {
     path.contains("annotations[plimsoll.dev/")
         || path.ends_with("[plimsoll.dev/spec]")
         // What a Service selects is the cut-over's.
+        || path.starts_with("spec.selector[plimsoll.dev/traffic-of-")
         || path == "spec.selector[plimsoll.dev/slot]"
+        || path.starts_with("spec.template.metadata.labels[plimsoll.dev/traffic-of-")
         || path.contains("annotations[kubectl.kubernetes.io/last-applied-configuration]")
 }
 

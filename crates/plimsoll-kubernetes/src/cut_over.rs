@@ -4,6 +4,7 @@
 //!    so of two promoters one goes on.
 //! 2. *Switch*: one JSON patch per moved service, in dependency order, with tests on the selector, the generation and the
 //!    resource version. Exclusive services give up the environment before.
+//!    Before it, no pod of the other slot may have a share of the slot's traffic: one from a former canary would get it.
 //! 3. *Commit*: the release's record, then the environment's, which advances the generation and drops the claim.
 //! 4. What follows can be made up for: EndpointSlices follow the selectors, exclusive services take the environment.
 //!
@@ -12,28 +13,22 @@
 use crate::{
     claim,
     cluster::{Cluster, refused},
-    hand_over, names,
+    endpoints, hand_over, names,
     observe::{annotation, generation, selector},
     pods,
     record::{self, ReleaseName, Stored},
+    share,
     world::{Releases, World},
 };
 use json_patch::{Patch, PatchOperation, jsonptr::PointerBuf};
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::core::v1::Service;
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
 use plimsoll_deploy::{CutOver, CutOverDone, Fut, ReleaseRecord, TargetError, admit};
 use serde_json::{Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 /// Others may write to a Service at the same time, such as a controller its status; so often it is read again.
 const TRIES: u32 = 10;
-/// How long endpoints may take to follow a selector before the cut-over is reported all the same.
-const FOLLOW: Duration = Duration::from_secs(10);
-/// The pause between two looks at endpoints, which follow within milliseconds.
-const PAUSE: Duration = Duration::from_millis(25);
 
 /// Where a cut-over takes place.
 pub(crate) struct Site<'a> {
@@ -63,17 +58,28 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
             hand_over::take_away(site, service, *slot, generation).await?;
             handed.insert(service.clone(), Instant::now());
         }
-        for (service, slot) in targets(before, &record, wish) {
-            switch(site, &service, slot, &record).await?;
+        let targets = targets(before, &record, wish);
+        share::take_back(site, &targets).await?;
+        for (service, slot) in &targets {
+            switch(site, service, *slot, &record).await?;
         }
-        commit(site, stored, &record).await
+        commit(site, stored, &record).await?;
+        // One that was given meanwhile, or that the slot had of the one it takes over from. Without effect by now, and
+        // looked for again before it could have one.
+        if let Err(error) = share::clean(site, &targets).await {
+            tracing::warn!(%error, "labels of a share are left");
+        }
+        Ok(())
     };
     if let Err(error) = moving.await {
         give_back(site, before, &out).await;
         return Err(error);
     }
     for moved in &wish.moves {
-        followed(site, &moved.service, moved.to).await?;
+        endpoints::follow(site, &moved.service, |world, found| {
+            !found.is_empty() && found.is_subset(&endpoints::ready(world, &moved.service, moved.to))
+        })
+        .await?;
     }
     let switch_micros = micros(decided);
     let mut handover_micros = Vec::new();
@@ -153,7 +159,7 @@ async fn switch(
     slot: Option<Slot>,
     record: &ReleaseRecord,
 ) -> Result<(), TargetError> {
-    let wanted = slot.map_or(names::NO_SLOT, Slot::as_str);
+    let wanted = slot.map_or("no slot", Slot::as_str);
     let labels = format!("{},{}={name}", names::of_environment(site.environment), names::SERVICE);
     for _ in 0..TRIES {
         // What the world says comes first: a patch whose answer was lost has been done.
@@ -165,11 +171,13 @@ async fn switch(
             };
         };
         let selector = selector(&service);
-        let at = selector.get(names::SLOT).map(String::as_str);
+        let at = names::selected(&selector);
+        // Before there were shares a Service selected the slot itself.
+        let is_now = selector.contains_key(names::traffic_of(slot));
         let expected: BTreeMap<String, String> =
             annotation(&service, names::SELECTOR).and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
         let whole = crate::slot::rest_of_selector(&selector) == expected || expected.is_empty();
-        if at == Some(wanted) && whole {
+        if at == Some(slot) && is_now && whole {
             return Ok(());
         }
         // A run that left its cut-over half made went ahead of the record, or another took this one's claim over: the
@@ -177,7 +185,7 @@ async fn switch(
         if generation(&service) >= record.generation || claim::is_of_another(&service, &record.run) {
             fenced(site, record).await?;
         }
-        let patch = patch(&service, &selector, wanted, &expected, record);
+        let patch = patch(&service, &selector, slot, &expected, record);
         let object = service.metadata.name.as_deref().unwrap_or_default();
         match site.cluster.patch_if::<Service>(object, CUT_OVER, patch).await {
             Ok(Some(_)) => return Ok(()),
@@ -196,7 +204,7 @@ const CUT_OVER: &str = "plimsoll-cut-over";
 fn patch(
     service: &Service,
     selector: &BTreeMap<String, String>,
-    wanted: &str,
+    slot: Option<Slot>,
     expected: &BTreeMap<String, String>,
     record: &ReleaseRecord,
 ) -> Patch {
@@ -205,7 +213,8 @@ fn patch(
     if expected.is_empty() {
         whole = selector.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     }
-    whole.insert(names::SLOT, wanted);
+    whole.retain(|key, _| !names::is_slot_key(key));
+    whole.insert(names::traffic_of(slot), names::YES);
     let path = |tokens: &[&str]| PointerBuf::from_tokens(tokens.iter().copied());
     let test =
         |tokens: &[&str], value: Value| PatchOperation::Test(json_patch::TestOperation { path: path(tokens), value });
@@ -254,29 +263,4 @@ async fn commit(site: &Site<'_>, mut stored: Stored, record: &ReleaseRecord) -> 
         fenced(site, record).await?;
     }
     Err(refused(&format!("record the release of {}", site.environment), "others write the record all the time"))
-}
-
-/// Waits until the endpoints of a service are pods of `slot`, and only those.
-async fn followed(site: &Site<'_>, service: &ServiceName, slot: Slot) -> Result<(), TargetError> {
-    let begun = Instant::now();
-    // A chart may call the Service otherwise.
-    let object = site.look().await?.service(service).and_then(|s| s.metadata.name.clone());
-    let labels = format!("kubernetes.io/service-name={}", object.as_deref().unwrap_or(service.as_str()));
-    // Ends by the bound on following.
-    loop {
-        let (slices, world) = (site.cluster.list::<EndpointSlice>(&labels).await?, site.look().await?);
-        let wanted: BTreeSet<&str> =
-            world.pods_of(service, slot).into_iter().filter(|p| pods::is_ready(p)).filter_map(pods::address).collect();
-        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
-        let serving = endpoints.filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
-        let found: BTreeSet<&str> = serving.flat_map(|e| &e.addresses).map(String::as_str).collect();
-        if !found.is_empty() && found.is_subset(&wanted) {
-            return Ok(());
-        }
-        if begun.elapsed() > FOLLOW {
-            tracing::warn!(%service, %slot, "the endpoints have not followed the selector yet");
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
 }

@@ -6,6 +6,7 @@
 
 use crate::{cut_over::Site, pods};
 use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
 use plimsoll_core::{ServiceName, Slot};
 use plimsoll_deploy::{DrainReport, TargetError};
 use std::time::{Duration, Instant};
@@ -20,9 +21,13 @@ pub(crate) async fn drain(
     slot: Slot,
     deadline: Duration,
 ) -> Result<DrainReport, TargetError> {
-    let begun = Instant::now();
     let world = site.look().await?;
-    let pods = world.pods_of(service, slot);
+    Ok(leave(site, &world.pods_of(service, slot), deadline).await)
+}
+
+/// Has the clients of pods leave, which must not be endpoints any more, and waits for what is under way.
+pub(crate) async fn leave(site: &Site<'_>, pods: &[&Pod], deadline: Duration) -> DrainReport {
+    let begun = Instant::now();
     let first = join_all(pods.iter().map(|pod| pods::lame_duck(site.cluster, pod, true))).await;
     let before: u64 = first.iter().flatten().map(|u| u.connections).sum();
     let mut report = DrainReport::default();
@@ -45,5 +50,5 @@ pub(crate) async fn drain(
     }
     report.finished = before.saturating_sub(report.still_connected);
     report.millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(report)
+    report
 }

@@ -46,7 +46,7 @@ pub(crate) async fn take_away(
     identity::change(site.cluster, service, slot, |identity| identity.active = None).await?;
     // Whoever looks before the file is changed misses a pod that starts with the old one.
     let world = site.look().await?;
-    let pods: Vec<&Pod> = world.pods.iter().filter(|pod| is_of(pod, service, slot) && !pods::has_ended(pod)).collect();
+    let pods: Vec<&Pod> = world.all_pods_of(service, slot).filter(|pod| !pods::has_ended(pod)).collect();
     let left = join_all(pods.iter().map(|pod| async move {
         let gave_up = pods::order(site.cluster, pod, false, generation).await;
         (!gave_up).then_some(*pod)
@@ -56,11 +56,6 @@ pub(crate) async fn take_away(
         end(site, pod).await?;
     }
     Ok(())
-}
-
-fn is_of(pod: &Pod, service: &ServiceName, slot: Slot) -> bool {
-    let of = pod.metadata.labels.as_ref().and_then(crate::workload::slot_of);
-    of.is_some_and(|(name, at)| name == *service && at == slot)
 }
 
 /// Deletes a pod and waits until the kubelet has confirmed it: before that it may work on.

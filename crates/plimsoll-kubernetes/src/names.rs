@@ -4,6 +4,7 @@
 
 use plimsoll_core::{EnvironmentName, Fingerprint, Generation, RunId, ServiceName, Slot};
 use plimsoll_deploy::ServiceSpec;
+use std::collections::BTreeMap;
 
 /// The field manager of everything that is applied.
 pub const MANAGER: &str = "plimsoll";
@@ -11,8 +12,12 @@ pub const MANAGER: &str = "plimsoll";
 pub const ENVIRONMENT: &str = "plimsoll.dev/environment";
 /// Label: the service.
 pub const SERVICE: &str = "plimsoll.dev/service";
-/// Label: the slot; the one key of a Service's selector that a cut-over changes.
+/// Label: the slot.
 pub const SLOT: &str = "plimsoll.dev/slot";
+/// What a label that leads traffic to a pod has as its value.
+pub const YES: &str = "yes";
+/// What such a label begins with; the slot follows.
+const TRAFFIC: &str = "plimsoll.dev/traffic-of-";
 /// Label: what a pod runs, digest and configuration; tells the pods of a slot from those it had before.
 pub const SPEC: &str = "plimsoll.dev/spec";
 /// Annotation: the digest a slot runs.
@@ -33,8 +38,33 @@ pub const RUN: &str = "plimsoll.dev/run";
 pub const SELECTOR: &str = "plimsoll.dev/selector";
 /// Annotation of a Service: the run that last took a claim over or ended its own, and when, in milliseconds.
 pub const CLAIM: &str = "plimsoll.dev/claimed-by";
-/// What a Service selects before its first cut-over: no pod has this slot.
-pub const NO_SLOT: &str = "none";
+/// Annotation: where the pods of a slot tell what they answered, as JSON.
+pub const METRICS: &str = "plimsoll.dev/metrics";
+
+/// Label: the pod gets the traffic of this slot. Its own from its template; the other one's while it has a share of that
+/// (docs/adr/0016). It is the one key of a Service's selector that a cut-over changes; no pod has that of no slot.
+pub const fn traffic_of(slot: Option<Slot>) -> &'static str {
+    match slot {
+        Some(Slot::Blue) => "plimsoll.dev/traffic-of-blue",
+        Some(Slot::Green) => "plimsoll.dev/traffic-of-green",
+        None => "plimsoll.dev/traffic-of-none",
+    }
+}
+
+/// Whether a key of a selector says which slot is selected; before there were shares it was the slot itself.
+pub fn is_slot_key(key: &str) -> bool {
+    key == SLOT || key.starts_with(TRAFFIC)
+}
+
+/// Which slot a selector leads to: `None` where it says nothing of slots or more than one thing, `Some(None)` where it
+/// leads to none.
+pub fn selected(selector: &BTreeMap<String, String>) -> Option<Option<Slot>> {
+    let mut keys = selector.iter().filter(|(key, _)| is_slot_key(key));
+    let (key, value) = keys.next()?;
+    let is_named = |slot: &Slot| *key == traffic_of(Some(*slot)) || (key == SLOT && value == slot.as_str());
+    let slot = [Slot::Blue, Slot::Green].into_iter().find(is_named);
+    keys.next().is_none().then_some(slot)
+}
 
 /// An object of one slot, such as `gateway-green`.
 pub fn slotted(name: &str, slot: Slot) -> String {
@@ -69,4 +99,24 @@ pub fn of_environment(environment: &EnvironmentName) -> String {
 /// The selector of everything in one slot.
 pub fn of_slot(environment: &EnvironmentName, service: &ServiceName, slot: Slot) -> String {
     format!("{ENVIRONMENT}={environment},{SERVICE}={service},{SLOT}={slot}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_leads_to_the_one_slot_it_names() {
+        let check = |pairs: &[(&str, &str)], expected| {
+            let selector = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            assert_eq!(selected(&selector), expected, "{pairs:?}");
+        };
+        check(&[("app", "web"), (traffic_of(Some(Slot::Green)), YES)], Some(Some(Slot::Green)));
+        check(&[(traffic_of(None), YES)], Some(None));
+        check(&[("app", "web")], None);
+        check(&[(traffic_of(Some(Slot::Blue)), YES), (traffic_of(Some(Slot::Green)), YES)], None);
+        // Before there were shares.
+        check(&[(SLOT, "blue")], Some(Some(Slot::Blue)));
+        check(&[(SLOT, "none")], Some(None));
+    }
 }

@@ -3,12 +3,13 @@
 use crate::{
     names,
     pods::{self, Trouble},
+    share,
     slot::rest_of_selector,
-    workload::Workload,
+    workload::{Workload, slot_of},
     world::World,
 };
 use k8s_openapi::api::core::v1::{Pod, Service};
-use plimsoll_core::{Generation, ServiceName, Slot};
+use plimsoll_core::{Fingerprint, Generation, ServiceName, Slot};
 use plimsoll_deploy::{Drift, Observation, ReleaseRecord, ServiceView, SlotView};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +41,7 @@ impl World {
         let of = |service: &&Service| {
             let label = |key| service.metadata.labels.as_ref().and_then(|l| l.get(key));
             let selects_slot =
-                selector(service).contains_key(names::SLOT) || annotation(service, names::GENERATION).is_some();
+                names::selected(&selector(service)).is_some() || annotation(service, names::GENERATION).is_some();
             label(names::SERVICE).is_some_and(|l| l == name.as_str()) && selects_slot
         };
         self.services.iter().find(of)
@@ -48,13 +49,20 @@ impl World {
 
     /// The slot that a Service selects now.
     pub(crate) fn selected(&self, name: &ServiceName) -> Option<Slot> {
-        let selector = selector(self.service(name)?);
-        [Slot::Blue, Slot::Green].into_iter().find(|s| selector.get(names::SLOT).is_some_and(|v| v == s.as_str()))
+        names::selected(&selector(self.service(name)?)).flatten()
     }
 
     /// The workload of a slot.
     pub(crate) fn workload(&self, service: &ServiceName, slot: Slot) -> Option<&Workload> {
         self.workloads.iter().find(|w| w.service == *service && w.slot == slot)
+    }
+
+    /// The pods of a slot in whatever form, also those that end.
+    pub(crate) fn all_pods_of<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> impl Iterator<Item = &'a Pod> {
+        self.pods.iter().filter(move |pod| {
+            let of = pod.metadata.labels.as_ref().and_then(slot_of);
+            of.is_some_and(|(name, at)| name == *service && at == slot)
+        })
     }
 
     /// The pods of a slot in its present form that were not asked to end.
@@ -64,19 +72,26 @@ impl World {
     }
 
     /// The slot that takes the traffic: what the Service selects. Where it selects neither, what is recorded.
-    fn live_slot(&self, name: &ServiceName) -> Option<Slot> {
+    pub(crate) fn live_slot(&self, name: &ServiceName) -> Option<Slot> {
         let recorded = self.live.as_ref().and_then(|live| live.services.get(name)).map(|r| r.slot);
         self.selected(name).or(recorded)
     }
 
     fn service_view(&self, name: &ServiceName) -> ServiceView {
         let view = |slot| self.workload(name, slot).map(|w| self.slot_view(w));
+        // What was stood up before there were shares is not what a Service would lead to.
+        let view_aside = |slot| {
+            let leads = self.workload(name, slot).is_some_and(|w| w.leads);
+            let of_old = |view: SlotView| SlotView { config_hash: Fingerprint::of(b"before shares"), ..view };
+            if leads { view(slot) } else { view(slot).map(of_old) }
+        };
         let live = self.live_slot(name);
         let standby = match live {
-            Some(live) => view(live.other()),
-            None => view(Slot::Blue).or_else(|| view(Slot::Green)),
+            Some(live) => view_aside(live.other()),
+            None => view_aside(Slot::Blue).or_else(|| view_aside(Slot::Green)),
         };
-        ServiceView { live: live.and_then(view), standby, share: 0, url: self.service(name).and_then(url) }
+        let share = live.map_or(0, |live| share::percent(self, name, live));
+        ServiceView { live: live.and_then(view), standby, share, url: self.service(name).and_then(url) }
     }
 
     fn slot_view(&self, workload: &Workload) -> SlotView {
@@ -164,16 +179,16 @@ impl World {
         let mut expected: BTreeMap<String, String> = annotation(service, names::SELECTOR)
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_else(|| rest_of_selector(&found));
-        if rest_of_selector(&found) != expected || !found.contains_key(names::SLOT) {
-            expected.insert(names::SLOT.to_owned(), slot.to_string());
+        let Some(selected) = names::selected(&found).filter(|_| rest_of_selector(&found) == expected) else {
+            expected.insert(names::traffic_of(Some(slot)).to_owned(), names::YES.to_owned());
             drift.push(Drift { what: what(), recorded: shown(&expected), found: shown(&found) });
             return;
-        }
+        };
         // A cut-over that was begun explains what its Services select.
-        if self.stored.record.pending.is_none() && found.get(names::SLOT).is_some_and(|s| s != slot.as_str()) {
-            let (recorded, found) = (slot.to_string(), found[names::SLOT].clone());
-            let since = format!("{recorded} since generation {}", live.generation);
-            drift.push(Drift { what: what(), recorded: since, found });
+        if self.stored.record.pending.is_none() && selected != Some(slot) {
+            let recorded = format!("{slot} since generation {}", live.generation);
+            let found = selected.map_or_else(|| "none".to_owned(), |slot| slot.to_string());
+            drift.push(Drift { what: what(), recorded, found });
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::cluster::{Cluster, PodAnswer, Question};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use plimsoll_core::{Digest, Generation};
+use plimsoll_core::{Digest, Generation, ServiceName};
+use plimsoll_deploy::{Metrics, PROBE_HEADER};
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
@@ -49,6 +50,15 @@ fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 /// How often its containers ended by themselves.
 pub(crate) fn crashes(pod: &Pod) -> u32 {
     statuses(pod).map(|s| u32::try_from(s.restart_count).unwrap_or(0)).sum()
+}
+
+/// When the container of a service was started last.
+pub(crate) fn started(pod: &Pod, service: &ServiceName) -> String {
+    let own = statuses(pod).find(|s| s.name == service.as_str()).or_else(|| statuses(pod).next());
+    let running = own.and_then(|s| s.state.as_ref()?.running.as_ref()?.started_at.as_ref());
+    let begun = || pod.metadata.creation_timestamp.as_ref();
+    let at = running.or_else(begun).map(|at| at.0.to_string()).unwrap_or_default();
+    format!("{at}, start {}", own.map_or(0, |s| s.restart_count))
 }
 
 /// The port named `http`, else the first one.
@@ -156,6 +166,15 @@ async fn tell(
     let body = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
     let headers = [("content-type", "application/json")];
     cluster.ask(cluster.namespace(), &place, Question { method, path, headers: &headers, body, limit }).await
+}
+
+/// What a pod shows of itself to Prometheus.
+pub(crate) async fn metrics(cluster: &Cluster, pod: &Pod, metrics: &Metrics) -> Result<PodAnswer, kube::Error> {
+    let port = metrics.port.map_or_else(|| port(pod), i32::from);
+    let place = format!("pods/{}:{port}", name(pod));
+    let headers = [("accept", "text/plain;version=0.0.4, application/openmetrics-text;q=0.5"), (PROBE_HEADER, "1")];
+    let question = Question { method: "GET", path: &metrics.path, headers: &headers, body: Vec::new(), limit: ASK };
+    cluster.ask(cluster.namespace(), &place, question).await
 }
 
 /// The generation a pod works under, where it does.

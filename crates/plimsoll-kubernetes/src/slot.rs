@@ -24,7 +24,7 @@ pub struct Slotted {
     pub own: Vec<Object>,
     /// The workload among them.
     pub workload: WorkloadName,
-    /// The Service, selecting no slot yet.
+    /// The Service, leading to no slot yet.
     pub service: Object,
 }
 
@@ -330,7 +330,9 @@ fn in_workload(
     put(at(value, &["metadata", "labels"]), &[(names::SLOT, place.slot.as_str())]);
     let replicas = place.replicas.to_string();
     let config = spec.config_hash.to_string();
+    let metrics = metrics(spec);
     let about = [
+        (names::METRICS, metrics.as_str()),
         (names::DIGEST, spec.digest.as_str()),
         (names::CONFIG, &config),
         (names::VERSION, place.version),
@@ -341,11 +343,21 @@ fn in_workload(
     at(value, &["spec"]).insert("replicas".to_owned(), place.replicas.into());
     put(at(value, &["spec", "selector", "matchLabels"]), &of_slot(spec, place));
     put(at(value, &["spec", "template", "metadata", "labels"]), &of_slot(spec, place));
-    put(at(value, &["spec", "template", "metadata", "labels"]), &[(names::SPEC, &hash)]);
+    let own = names::traffic_of(Some(place.slot));
+    put(at(value, &["spec", "template", "metadata", "labels"]), &[(names::SPEC, &hash), (own, names::YES)]);
     // Claims that the workload makes itself bear its name and the pod's number: they are the slot's already.
     rename(at(value, &["spec", "template"]).get_mut("spec").unwrap_or(&mut Value::Null), copies, spec, place.slot);
     in_container(&mut workload, object, spec, place)?;
     Ok(workload)
+}
+
+/// Where the pods tell what they answered; what asks whether they are well does not count.
+fn metrics(spec: &ServiceSpec) -> String {
+    let mut metrics = spec.metrics.clone().unwrap_or_default();
+    if !metrics.ignores(&spec.health.path) {
+        metrics.ignore.push(spec.health.path.clone());
+    }
+    serde_json::to_string(&metrics).expect("settings are plain data")
 }
 
 /// The container that runs the image gets the digest, and is told who it is.
@@ -408,16 +420,16 @@ fn in_service(object: &Object, spec: &ServiceSpec, place: &Place<'_>) -> Object 
     put(at(value, &["metadata", "annotations"]), &[(names::GENERATION, "0"), (names::RUN, "")]);
     let selector = at(value, &["spec", "selector"]);
     put(selector, &of_slot(spec, place));
-    selector.remove(names::SLOT);
+    selector.retain(|key, _| !names::is_slot_key(key));
     let rest = Value::Object(selector.clone()).to_string();
-    put(selector, &[(names::SLOT, names::NO_SLOT)]);
+    put(selector, &[(names::traffic_of(None), names::YES)]);
     put(at(value, &["metadata", "annotations"]), &[(names::SELECTOR, &rest)]);
     service
 }
 
 /// What a Service selects besides the slot.
 pub(crate) fn rest_of_selector(selector: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    selector.iter().filter(|(key, _)| *key != names::SLOT).map(|(k, v)| (k.clone(), v.clone())).collect()
+    selector.iter().filter(|(key, _)| !names::is_slot_key(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use crate::{
     claim,
     cluster::{Access, Lazy, refused, unreachable, unwritable},
     cut_over::{self, Site},
-    drain, hand_over, identity, lease, logs, names,
+    drain, hand_over, identity, lease, logs, metrics, names,
     object::Object,
     pods,
     prober::ClusterProber,
-    record, revive,
+    record, revive, share,
     slot::{self, Place, Slotted, in_slot},
     watching::Watching,
     workload::WorkloadKind,
@@ -167,6 +167,8 @@ impl KubernetesTarget {
             let reason = format!("{} is there, and is not this environment's", objects.service.title());
             return Err(refused(&what, reason));
         }
+        // Pods that are replaced must not have clients.
+        share::end(&self.site().await?, &world, &spec.name).await?;
         for object in &objects.shared {
             self.cluster.get().await?.apply(object).await?;
         }
@@ -209,6 +211,7 @@ impl KubernetesTarget {
         if world.selected(service) == Some(slot) || live == Some(slot) {
             return Err(refused(&what, "it is live"));
         }
+        share::end(&self.site().await?, &world, service).await?;
         let labels = names::of_slot(&self.environment, service, slot);
         // What makes pods goes first: nothing may come back.
         self.delete_all::<HorizontalPodAutoscaler>(&labels).await?;
@@ -326,7 +329,7 @@ impl Target for KubernetesTarget {
     }
 
     fn weigh<'a>(&'a self, weights: &'a Weights) -> Fut<'a, ()> {
-        Box::pin(async move { Err(refused(&format!("share {:?}", weights.shares), "pods get no shares yet")) })
+        Box::pin(async move { share::weigh(&self.site().await?, weights).await })
     }
 
     fn cut_over<'a>(&'a self, cut_over: &'a CutOver) -> Fut<'a, CutOverDone> {
@@ -358,8 +361,8 @@ impl Target for KubernetesTarget {
 
     fn traffic<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, Traffic> {
         Box::pin(async move {
-            let none = std::io::Error::other("pods are not asked for their counters yet");
-            Err(unreachable(format!("count the requests of {service} ({slot})"), none))
+            let counted = metrics::count(&self.site().await?, service, slot).await?;
+            counted.map_err(|e| unreachable(format!("count the requests of {service} ({slot})"), e))
         })
     }
 

@@ -7,6 +7,7 @@ use k8s_openapi::api::{
 };
 use kube::api::ObjectMeta;
 use plimsoll_core::{Digest, Fingerprint, ServiceName, Slot};
+use plimsoll_deploy::Metrics;
 use std::collections::BTreeMap;
 
 /// The workload of a slot.
@@ -28,6 +29,10 @@ pub(crate) struct Workload {
     pub(crate) wanted: u16,
     /// Whether the controller has seen its latest form.
     pub(crate) seen: bool,
+    /// Whether its pods get the traffic of their slot.
+    pub(crate) leads: bool,
+    /// Where its pods tell what they answered.
+    pub(crate) metrics: Metrics,
     /// What its conditions complain about.
     pub(crate) complaints: Vec<String>,
     /// The label that its pods have and those of its former contents have not.
@@ -107,6 +112,8 @@ impl Workload {
             replicas: u16::try_from(replicas.unwrap_or(1)).unwrap_or(u16::MAX),
             wanted: about.get(names::REPLICAS).and_then(|r| r.parse().ok()).unwrap_or(1),
             seen: observed >= meta.generation,
+            leads: labels.contains_key(names::traffic_of(Some(slot))),
+            metrics: about.get(names::METRICS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
             complaints,
             spec: labels.get(names::SPEC)?.clone(),
             images,

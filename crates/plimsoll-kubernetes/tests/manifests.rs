@@ -82,6 +82,7 @@ fn spec(name: &str) -> ServiceSpec {
         resources: Wanted::default(),
         autoscale: None,
         storage: None,
+        metrics: None,
         objects: Vec::new(),
         config_hash: Fingerprint::of(name.as_bytes()),
     }

@@ -9,8 +9,8 @@ use plimsoll_core::{
     config::{self, CanarySettings, Method, ResolvedService, SecretSource, StrategyKind},
 };
 use plimsoll_deploy::{
-    Access, Activation, ApprovalRecord, Autoscale, Canary, Evidence, Health, Policy, Release, Resources, ServiceSpec,
-    SmokeRequest, StatePolicy, Storage,
+    Access, Activation, ApprovalRecord, Autoscale, Canary, Evidence, Health, Metrics, Policy, Release, Resources,
+    ServiceSpec, SmokeRequest, StatePolicy, Storage,
 };
 use plimsoll_engine::StepError;
 use std::{collections::BTreeMap, time::Duration};
@@ -179,6 +179,7 @@ pub fn service_spec(
         resources: resources(service.resources),
         autoscale: service.autoscale.map(autoscale),
         storage: service.storage.as_ref().map(storage),
+        metrics: service.metrics.as_ref().map(metrics),
         config_hash: Fingerprint::of(text.as_bytes()),
         objects,
     }
@@ -192,6 +193,21 @@ fn resources(of: config::Resources) -> Resources {
 fn autoscale(of: config::ResolvedAutoscale) -> Autoscale {
     let config::ResolvedAutoscale { min, max, cpu_pct, memory_pct, scale_down_after_s } = of;
     Autoscale { min, max, cpu_pct, memory_pct, scale_down_after_s }
+}
+
+fn metrics(of: &config::Metrics) -> Metrics {
+    let usual = Metrics::default();
+    let config::Metrics { path, port, requests, status, duration, route, ignore, probe } = of.clone();
+    Metrics {
+        path: path.unwrap_or(usual.path),
+        port,
+        requests: requests.unwrap_or(usual.requests),
+        status: status.unwrap_or(usual.status),
+        duration: duration.unwrap_or(usual.duration),
+        route: route.unwrap_or(usual.route),
+        ignore: ignore.unwrap_or(usual.ignore),
+        probe: probe.unwrap_or(usual.probe),
+    }
 }
 
 fn storage(of: &config::Storage) -> Storage {

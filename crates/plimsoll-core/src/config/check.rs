@@ -6,6 +6,7 @@
 mod canary;
 mod capacity;
 mod kubernetes;
+mod metrics;
 
 use super::explain::choice;
 use super::mistake::Found;
@@ -89,6 +90,9 @@ impl Check<'_> {
         }
         self.dependencies(name, service);
         self.service_capacity(name, service);
+        if let Some(metrics) = &service.metrics {
+            self.metrics(name, metrics);
+        }
     }
 
     fn dependencies(&mut self, name: &str, service: &Service) {

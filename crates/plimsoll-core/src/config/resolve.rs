@@ -2,8 +2,8 @@
 //! environment's override for the service, each over the one before.
 
 use super::{
-    Activation, Autoscale, Config, Environment, HealthSettings, Method, Period, Resources, SecretSource, Service,
-    Smoke, StatePolicy, Storage, Target, explain::choice,
+    Activation, Autoscale, Config, Environment, HealthSettings, Method, Metrics, Period, Resources, SecretSource,
+    Service, Smoke, StatePolicy, Storage, Target, explain::choice,
 };
 use crate::{Classify, EnvironmentName, ErrorClass, ServiceName};
 use serde::Serialize;
@@ -53,6 +53,9 @@ pub struct ResolvedService {
     /// The volume a cluster gives it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
+    /// Where its replicas tell what they answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
 }
 
 /// How many replicas there are, by load.
@@ -156,6 +159,7 @@ impl Config {
             resources: here.resources.or(service.resources).or(defaults.resources),
             autoscale: here.autoscale.or(service.autoscale).map(autoscale),
             storage: here.storage.or_else(|| service.storage.clone()),
+            metrics: service.metrics.clone(),
         }
     }
 }

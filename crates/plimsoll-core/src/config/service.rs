@@ -1,6 +1,6 @@
 //! Services: what is built, how many of it run, when they count as ready, and how they are asked whether they work.
 
-use super::{Autoscale, Period, Resources, SecretSource, Storage};
+use super::{Autoscale, Metrics, Period, Resources, SecretSource, Storage};
 use crate::ServiceName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,6 +66,9 @@ pub struct Service {
     /// The volume a cluster gives it, where its `state` is not `external`.
     #[serde(default)]
     pub storage: Option<Storage>,
+    /// Where its replicas tell what they answered, for a target that does not see the requests itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
     /// When a replica counts as ready.
     #[serde(default)]
     pub health: HealthSettings,

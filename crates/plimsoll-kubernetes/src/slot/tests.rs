@@ -25,6 +25,7 @@ fn spec(name: &str) -> ServiceSpec {
         resources: Resources::default(),
         autoscale: None,
         storage: None,
+        metrics: None,
         objects: Vec::new(),
         config_hash: Fingerprint::of(b"config"),
     }
@@ -80,6 +81,11 @@ fn a_workload_is_renamed_labelled_and_runs_the_approved_digest() {
         let labels = workload.value().pointer(place).unwrap();
         assert_eq!((&labels[names::SLOT], &labels["app"]), (&json!("green"), &json!("web")), "{place}");
     }
+    let own = names::traffic_of(Some(Slot::Green));
+    let labels = workload.value().pointer("/spec/template/metadata/labels").unwrap();
+    assert_eq!(labels[own], "yes", "its pods get the traffic of their slot");
+    let selector = workload.value().pointer("/spec/selector/matchLabels").unwrap();
+    assert_eq!(selector.get(own), None, "and are its pods without it");
     assert_eq!(workload.value()["metadata"]["annotations"][names::VERSION], "1.2.0");
     let env = workload.value().pointer(&format!("{pod}/env")).unwrap().as_array().unwrap();
     let slots: Vec<_> = env.iter().filter(|v| v["name"] == "SERVICE_SLOT").collect();
@@ -92,10 +98,10 @@ fn a_workload_is_renamed_labelled_and_runs_the_approved_digest() {
 fn a_service_selects_no_slot_when_it_is_made_and_remembers_the_rest() {
     let slotted = placed(&[deployment("web"), service("web", "web")], &spec("web")).unwrap();
     let selector = slotted.service.value().pointer("/spec/selector").unwrap();
-    assert_eq!((&selector[names::SLOT], &selector["app"]), (&json!("none"), &json!("web")));
+    assert_eq!((&selector[names::traffic_of(None)], &selector["app"]), (&json!("yes"), &json!("web")));
     let rest = slotted.service.value()["metadata"]["annotations"][names::SELECTOR].as_str().unwrap();
     let rest: BTreeMap<String, String> = serde_json::from_str(rest).unwrap();
-    assert!(rest.contains_key("app") && !rest.contains_key(names::SLOT), "{rest:?}");
+    assert!(rest.contains_key("app") && !rest.keys().any(|key| names::is_slot_key(key)), "{rest:?}");
 }
 
 #[test]

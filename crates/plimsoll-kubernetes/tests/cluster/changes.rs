@@ -31,7 +31,8 @@ impl World {
     async fn serves(&self, release: &Release) {
         for spec in &release.services {
             self.target.stand_up(spec, Slot::Blue, release).await.expect("the API server takes the objects");
-            let selector = r#"{"spec":{"selector":{"plimsoll.dev/slot":"blue"}}}"#;
+            let selector =
+                r#"{"spec":{"selector":{"plimsoll.dev/traffic-of-none":null,"plimsoll.dev/traffic-of-blue":"yes"}}}"#;
             self.kubectl(&["patch", "service", spec.name.as_str(), "-p", selector]);
         }
     }

@@ -17,12 +17,15 @@ const SECONDS: u64 = 16;
 
 /// What the clients counted.
 #[derive(Debug, Default)]
-struct Counted {
-    requests: u64,
-    failed: u64,
+pub(crate) struct Counted {
+    pub(crate) requests: u64,
+    /// Those without an answer, and those with another status than 200.
+    pub(crate) failed: u64,
     /// By slot: answers, and the second of the last one.
-    slots: BTreeMap<String, (u64, u64)>,
-    text: String,
+    pub(crate) slots: BTreeMap<String, (u64, u64)>,
+    /// By slot: answers with another status, which are among the failed ones.
+    pub(crate) sick: BTreeMap<String, u64>,
+    pub(crate) text: String,
 }
 
 impl Counted {
@@ -37,6 +40,7 @@ impl Counted {
                     let all = counted.slots.entry((*slot).to_owned()).or_default();
                     *all = (all.0 + number(count), all.1.max(number(last)));
                 }
+                ["sick", slot, count] => *counted.sick.entry((*slot).to_owned()).or_default() += number(count),
                 _ => {}
             }
         }
@@ -47,6 +51,11 @@ impl Counted {
 
 /// Clients with connections that they keep, inside the cluster's network.
 fn clients(world: &World) -> Option<JoinHandle<Counted>> {
+    begin(world, SECONDS, None)
+}
+
+/// Such clients for some time; where they pause, so many milliseconds before each request.
+pub(crate) fn begin(world: &World, seconds: u64, pause: Option<u32>) -> Option<JoinHandle<Counted>> {
     let Some(program) = env::var_os("PLIMSOLL_TEST_CLUSTER") else {
         println!("skipped: clients can only be run where pods are reached (PLIMSOLL_TEST_CLUSTER)");
         return None;
@@ -55,8 +64,9 @@ fn clients(world: &World) -> Option<JoinHandle<Counted>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/wrk.lua");
     Some(tokio::task::spawn_blocking(move || {
         let output = Command::new(program)
-            .args(["exec", "wrk", "-t2", "-c16", &format!("-d{SECONDS}s"), "-s", script])
+            .args(["exec", "wrk", "-t2", "-c16", &format!("-d{seconds}s"), "-s", script])
             .arg(format!("http://{address}/version"))
+            .args(pause.map(|pause| format!("-- {pause}")).iter().flat_map(|args| args.split(' ')))
             .output()
             .expect("wrk runs in the cluster's network");
         assert!(output.status.success(), "wrk: {}", String::from_utf8_lossy(&output.stderr));

@@ -74,7 +74,7 @@ const SELECTOR: &str = "selector of Service gateway";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_pointed_at_the_other_slot_is_told_refused_and_put_right() {
-    let patch = r#"{"spec":{"selector":{"plimsoll.dev/slot":"green"}}}"#;
+    let patch = r#"{"spec":{"selector":{"plimsoll.dev/traffic-of-blue":null,"plimsoll.dev/traffic-of-green":"yes"}}}"#;
     let harm = ["patch", "service", "gateway", "-p", patch];
     check("drift-slot", &harm, (SELECTOR, "blue since generation 1", "green")).await;
 }
@@ -83,14 +83,14 @@ async fn a_service_pointed_at_the_other_slot_is_told_refused_and_put_right() {
 async fn a_key_added_to_a_selector_is_told_refused_and_put_right() {
     let patch = r#"{"spec":{"selector":{"track":"canary"}}}"#;
     let harm = ["patch", "service", "gateway", "-p", patch];
-    check("drift-key", &harm, (SELECTOR, "plimsoll.dev/slot=blue", "track=canary")).await;
+    check("drift-key", &harm, (SELECTOR, "plimsoll.dev/traffic-of-blue=yes", "track=canary")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_taken_out_of_a_selector_is_told_refused_and_put_right() {
-    let patch = r#"{"spec":{"selector":{"plimsoll.dev/slot":null}}}"#;
+    let patch = r#"{"spec":{"selector":{"plimsoll.dev/traffic-of-blue":null}}}"#;
     let harm = ["patch", "service", "gateway", "-p", patch];
-    check("drift-none", &harm, (SELECTOR, "plimsoll.dev/slot=blue", "app=gateway")).await;
+    check("drift-none", &harm, (SELECTOR, "plimsoll.dev/traffic-of-blue=yes", "app=gateway")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@
 
 mod away;
 mod broken;
+mod canary;
 mod changes;
 mod clients;
 mod conformance;

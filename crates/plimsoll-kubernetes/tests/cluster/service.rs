@@ -2,9 +2,12 @@
 //!
 //! It keeps connections alive, knows the messages of an exclusive worker and of a lame duck, and can be told by its
 //! environment to misbehave: `MODE=crash` ends at once, `MODE=never-ready` answers 503 at `/ready`, `LAME=off` makes it one
-//! that knows nothing of lame ducks.
+//! that knows nothing of lame ducks, `FAIL_PERCENT=3` answers 500 to that share of what is no probe and no question of a
+//! machine, `KEPT=20` closes each connection after so many requests, `METRICS=off` shows no metrics. `/quit`, for a hook
+//! before its end, has its clients leave.
 
 use std::{
+    collections::BTreeMap,
     env,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -14,12 +17,21 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 static LAME_DUCK: AtomicBool = AtomicBool::new(false);
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 static IN_FLIGHT: AtomicU64 = AtomicU64::new(0);
+/// Upper bounds of the duration buckets, microseconds.
+const BUCKETS: [u64; 12] = [500, 1000, 2500, 5000, 7500, 10_000, 15_000, 20_000, 30_000, 50_000, 100_000, 500_000];
+
+/// Answers by path, status and whether a probe asked: how many took as long as each bucket allows, and how many at all.
+type Answered = BTreeMap<(String, u16, bool), ([u64; BUCKETS.len()], u64)>;
+
+static ANSWERED: Mutex<Answered> = Mutex::new(BTreeMap::new());
+/// Requests of clients, by which it is decided which ones fail.
+static REAL: AtomicU64 = AtomicU64::new(0);
 /// Whether it works, and the highest generation it has seen.
 static WORK: Mutex<(bool, u64)> = Mutex::new((false, 0));
 
@@ -46,13 +58,15 @@ fn serve(stream: TcpStream, mode: &str) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
-    loop {
+    let kept = env::var("KEPT").ok().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX);
+    for nth in 1_u64.. {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
             return Ok(());
         }
         let mut length = 0;
-        let mut close = false;
+        let mut close = nth >= kept;
+        let mut probe = false;
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header)? == 0 || header == "\r\n" {
@@ -62,12 +76,15 @@ fn serve(stream: TcpStream, mode: &str) -> std::io::Result<()> {
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap_or(0);
             }
+            probe |= header.starts_with("x-plimsoll-probe:");
             close |= header.starts_with("connection:") && header.contains("close");
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         IN_FLIGHT.fetch_add(1, Ordering::SeqCst);
-        let (status, answer) = answer(&line, &String::from_utf8_lossy(&body), mode);
+        let begun = Instant::now();
+        let (status, answer) = answer(&line, &String::from_utf8_lossy(&body), mode, probe);
+        count(&line, status, probe, begun.elapsed());
         let close = close || LAME_DUCK.load(Ordering::SeqCst);
         let kept = if close { "close" } else { "keep-alive" };
         let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: {kept}\r\n\r\n", answer.len());
@@ -77,6 +94,55 @@ fn serve(stream: TcpStream, mode: &str) -> std::io::Result<()> {
             return Ok(());
         }
     }
+    Ok(())
+}
+
+fn path(request: &str) -> &str {
+    let path = request.split(' ').nth(1).unwrap_or("/");
+    path.split('?').next().unwrap_or(path)
+}
+
+fn count(request: &str, status: u16, probe: bool, took: Duration) {
+    let mut all = ANSWERED.lock().unwrap();
+    let (up_to, count) = all.entry((path(request).to_owned(), status, probe)).or_default();
+    for (bound, within) in BUCKETS.iter().zip(up_to) {
+        *within += u64::from(took.as_micros() <= u128::from(*bound));
+    }
+    *count += 1;
+}
+
+/// What it answered, as Prometheus reads it.
+fn metrics() -> String {
+    let mut text = "# TYPE http_requests_total counter\n# TYPE http_request_duration_seconds histogram\n".to_owned();
+    for ((path, status, probe), (up_to, count)) in ANSWERED.lock().unwrap().iter() {
+        let labels = format!("path=\"{path}\",status=\"{status}\",probe=\"{probe}\"");
+        text += &format!("http_requests_total{{{labels}}} {count}\n");
+        for (bound, within) in BUCKETS.iter().zip(up_to) {
+            let seconds = *bound as f64 / 1e6;
+            text += &format!("http_request_duration_seconds_bucket{{{labels},le=\"{seconds}\"}} {within}\n");
+        }
+        text += &format!("http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}\n");
+    }
+    text
+}
+
+/// Whether this request is one of those that fail: evenly spread, and as many as were asked for.
+fn fails() -> bool {
+    let percent: u64 = env::var("FAIL_PERCENT").ok().and_then(|p| p.parse().ok()).unwrap_or(0);
+    let before = REAL.fetch_add(1, Ordering::SeqCst);
+    (before + 1) * percent / 100 > before * percent / 100
+}
+
+/// Sends its clients away, and waits until they have gone.
+fn quit() {
+    LAME_DUCK.store(true, Ordering::SeqCst);
+    // Whoever was sent here before the endpoints followed comes within that time.
+    for turn in 0..60 {
+        if turn > 15 && CONNECTIONS.load(Ordering::SeqCst) <= 1 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// The number behind `"key":` in a small JSON text.
@@ -85,11 +151,16 @@ fn number(text: &str, key: &str) -> Option<u64> {
     after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-fn answer(request: &str, body: &str, mode: &str) -> (u16, String) {
-    let path = request.split(' ').nth(1).unwrap_or("/");
+fn answer(request: &str, body: &str, mode: &str, probe: bool) -> (u16, String) {
     let version = env::var("N").unwrap_or_default();
     let slot = env::var("SERVICE_SLOT").unwrap_or_default();
-    match path.split('?').next().unwrap_or(path) {
+    match path(request) {
+        "/metrics" if env::var("METRICS").is_ok_and(|metrics| metrics == "off") => (404, "{}".to_owned()),
+        "/metrics" => (200, metrics()),
+        "/quit" => {
+            quit();
+            (200, "{}".to_owned())
+        }
         "/ready" if mode == "never-ready" => (503, "{\"ready\":false}".to_owned()),
         "/slow" => {
             thread::sleep(Duration::from_millis(500));
@@ -110,7 +181,10 @@ fn answer(request: &str, body: &str, mode: &str) -> (u16, String) {
             let on = LAME_DUCK.load(Ordering::SeqCst);
             (200, format!("{{\"on\":{on},\"connections\":{others},\"in_flight\":{busy}}}"))
         }
-        _ => (200, format!("{{\"version\":\"{version}\",\"slot\":\"{slot}\"}}")),
+        path => {
+            let status = if !probe && path != "/ready" && fails() { 500 } else { 200 };
+            (status, format!("{{\"version\":\"{version}\",\"slot\":\"{slot}\"}}"))
+        }
     }
 }
 

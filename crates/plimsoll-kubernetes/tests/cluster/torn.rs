@@ -83,8 +83,7 @@ impl<'a> Torn<'a> {
         assert_eq!((seen.drift.as_slice(), seen.lock.as_ref()), (&[][..], None), "{about}");
         assert!(!seen.is_half_made(), "{about}: {seen:?}");
         for service in ["front", "gateway"] {
-            let form = r"jsonpath={.spec.selector.plimsoll\.dev/slot}";
-            let selects = self.world.kubectl(&["get", "service", service, "-o", form]);
+            let selects = self.world.selects(service);
             let recorded = live_slot(&seen, &service.parse().expect("a name"));
             assert_eq!(selects, recorded.as_str(), "{about}: what Service {service} selects");
         }

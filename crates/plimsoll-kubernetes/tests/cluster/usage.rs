@@ -43,7 +43,13 @@ async fn requests_are_proposed_from_what_the_pods_that_serve_use() {
         approval: None,
     };
     world.target.stand_up(&api, Slot::Blue, &release).await.expect("the API server takes the objects");
-    world.kubectl(&["patch", "service", "api", "-p", r#"{"spec":{"selector":{"plimsoll.dev/slot":"blue"}}}"#]);
+    world.kubectl(&[
+        "patch",
+        "service",
+        "api",
+        "-p",
+        r#"{"spec":{"selector":{"plimsoll.dev/traffic-of-none":null,"plimsoll.dev/traffic-of-blue":"yes"}}}"#,
+    ]);
     // One that is no part of what serves: nobody may be promised what it uses.
     world.target.stand_up(&api, Slot::Green, &release).await.expect("the API server takes the objects");
     let told = world.measured(MIN_SAMPLES).await;

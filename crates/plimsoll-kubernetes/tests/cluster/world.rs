@@ -115,6 +115,24 @@ impl World {
         Self { target, namespace, kubeconfig: cluster.kubeconfig.clone(), render }
     }
 
+    /// The slots that a Service leads to.
+    pub(crate) fn selects(&self, service: &str) -> String {
+        let selector: BTreeMap<String, String> =
+            serde_json::from_str(&self.kubectl(&["get", "service", service, "-o", "jsonpath={.spec.selector}"]))
+                .expect("a selector");
+        let slots = selector.keys().filter_map(|key| key.strip_prefix("plimsoll.dev/traffic-of-"));
+        slots.collect::<Vec<_>>().join(" and ")
+    }
+
+    /// Sends one request to a Service, as a client in the cluster does; nothing where nobody can be one.
+    pub(crate) fn reached(&self, service: &str) {
+        let Some(program) = env::var_os("PLIMSOLL_TEST_CLUSTER") else { return };
+        let address = self.kubectl(&["get", "service", service, "-o", "jsonpath={.spec.clusterIP}"]);
+        let asked = Command::new(program).args(["exec", "curl", "-sSf", &format!("http://{address}/version")]).output();
+        let asked = asked.expect("curl runs in the cluster's network");
+        assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    }
+
     /// Runs kubectl in the namespace and returns what it prints.
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
         let output = Command::new("kubectl")
@@ -201,6 +219,7 @@ pub(crate) fn spec(name: &str, image: &ImageRef, env: &[(&str, &str)]) -> Servic
         resources: Resources::default(),
         autoscale: None,
         storage: None,
+        metrics: None,
         objects: Vec::new(),
     }
 }

@@ -153,6 +153,7 @@ pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
         resources: Resources::default(),
         autoscale: None,
         storage: None,
+        metrics: None,
         objects: Vec::new(),
         config_hash: Fingerprint::of(config.as_bytes()),
     }

@@ -217,6 +217,7 @@ mod tests {
             resources: Resources::default(),
             autoscale: None,
             storage: None,
+            metrics: None,
             objects: Vec::new(),
             config_hash: hash,
         };

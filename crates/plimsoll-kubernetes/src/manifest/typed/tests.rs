@@ -26,6 +26,7 @@ fn spec(name: &str) -> ServiceSpec {
         resources: plimsoll_deploy::Resources::default(),
         autoscale: None,
         storage: None,
+        metrics: None,
         objects: Vec::new(),
         config_hash: Fingerprint::of(name.as_bytes()),
     }

@@ -28,6 +28,7 @@ fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
         resources: Resources::default(),
         autoscale: None,
         storage: None,
+        metrics: None,
         objects: Vec::new(),
     }
 }

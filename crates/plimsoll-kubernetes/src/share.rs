@@ -1,0 +1,235 @@
+//! Shares of the requests by replicas: some ready pods of the slot that is not live get the label that the live slot's
+//! Service selects (docs/adr/0016).
+//!
+//! Readiness and EndpointSlices are Kubernetes' own, and a cut-over stays one write per Service. What can be given is a
+//! number of pods. A pod that replaces one comes without the label, so a share only ever shrinks by itself.
+
+use crate::{cluster::refused, cut_over::Site, drain, endpoints, names, pods, world::World};
+use futures_util::future::{join_all, try_join_all};
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
+use k8s_openapi::api::core::v1::Pod;
+use plimsoll_core::{ServiceName, Slot};
+use plimsoll_deploy::{TargetError, Weights};
+use std::time::Duration;
+
+/// The kubelet writes to a pod at the same time; so often it is read again.
+const TRIES: u32 = 10;
+/// How long clients may take to leave pods that lost their share. Who is still there then is asked to with each answer.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// The share, in percent, that the slot which is not live gets: at least 1 where a ready pod of it gets traffic.
+pub(crate) fn percent(world: &World, service: &ServiceName, live: Slot) -> u8 {
+    let label = names::traffic_of(Some(live));
+    let sharing = world.all_pods_of(service, live.other()).filter(|p| pods::is_ready(p) && has(p, label)).count();
+    let serving = world.all_pods_of(service, live).filter(|p| pods::is_ready(p)).count();
+    rounded(sharing, serving)
+}
+
+fn rounded(sharing: usize, serving: usize) -> u8 {
+    let all = (sharing + serving).max(1);
+    let percent = (200 * sharing + all) / (2 * all);
+    u8::try_from(percent.max(sharing.min(1))).unwrap_or(100)
+}
+
+/// The number of pods, of `ready`, that comes nearest to a share beside `serving` others: at least one, if there is one.
+fn nearest(share: u8, serving: usize, ready: usize) -> usize {
+    let off = |pods: &usize| {
+        let all = pods + serving;
+        (100 * pods).abs_diff(usize::from(share) * all) * 1_000_000 / all
+    };
+    if share == 0 { 0 } else { (1..=ready).min_by_key(off).unwrap_or(0) }
+}
+
+fn has(pod: &Pod, label: &str) -> bool {
+    pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
+}
+
+/// Gives and takes shares.
+pub(crate) async fn weigh(site: &Site<'_>, weights: &Weights) -> Result<(), TargetError> {
+    let world = site.look().await?;
+    let current = world.stored.record.generation;
+    if current != weights.from {
+        return Err(site.stale(weights.from, current));
+    }
+    if world.lock.as_ref().is_none_or(|lock| lock.run != weights.run) {
+        let what = format!("share the requests of {}", site.environment);
+        return Err(refused(&what, format!("run {} does not hold the lock", weights.run)));
+    }
+    for (service, share) in &weights.shares {
+        if let Some(fault) = fault(&world, service, *share) {
+            return Err(refused(&format!("give {share} % of the requests to the standby slot of {service}"), fault));
+        }
+    }
+    for (service, share) in &weights.shares {
+        set(site, &world, service, *share).await?;
+    }
+    Ok(())
+}
+
+/// Why a service cannot have such a share.
+fn fault(world: &World, service: &ServiceName, share: u8) -> Option<&'static str> {
+    if share == 0 {
+        return None;
+    }
+    let Some(live) = world.live_slot(service) else { return Some("nothing is live beside it") };
+    match world.workload(service, live.other()) {
+        _ if share > 100 => Some("there are not more than 100"),
+        None => Some("nothing stands there"),
+        Some(stands) if stands.exclusive => Some("only one slot of it may work"),
+        Some(_) if endpoints::ready(world, service, live.other()).is_empty() => Some("none of its replicas is ready"),
+        Some(_) => None,
+    }
+}
+
+/// Has as many pods as are nearest to `share` take part in the live slot's traffic, and waits until they do.
+async fn set(site: &Site<'_>, world: &World, service: &ServiceName, share: u8) -> Result<(), TargetError> {
+    let Some(live) = world.live_slot(service) else { return Ok(()) };
+    let label = names::traffic_of(Some(live));
+    let mut ready: Vec<&Pod> = world.pods_of(service, live.other());
+    ready.retain(|pod| pods::is_ready(pod));
+    // Who has a share keeps it, so that clients stay where they are.
+    ready.sort_by_key(|pod| (!has(pod, label), pods::name(pod).to_owned()));
+    let chosen = &ready[..nearest(share, endpoints::ready(world, service, live).len(), ready.len())];
+    let is_chosen = |pod: &Pod| chosen.iter().any(|c| c.metadata.uid == pod.metadata.uid);
+    let others = world.all_pods_of(service, live.other()).filter(|pod| !is_chosen(pod));
+    let (leave, rest): (Vec<&Pod>, Vec<&Pod>) = others.partition(|pod| has(pod, label));
+    let join: Vec<&Pod> = chosen.iter().copied().filter(|pod| !has(pod, label)).collect();
+    // One that had a share before was asked to send its clients away.
+    join_all(join.iter().map(|pod| pods::lame_duck(site.cluster, pod, false))).await;
+    try_join_all(join.iter().map(|pod| relabel(site, pod, label, true))).await?;
+    try_join_all(leave.iter().map(|pod| relabel(site, pod, label, false))).await?;
+    let addresses = |pods: &[&Pod]| pods.iter().filter_map(|p| pods::address(p).map(str::to_owned)).collect::<Vec<_>>();
+    let (inside, mut outside) = (addresses(&join), addresses(&leave));
+    outside.extend(addresses(&rest));
+    endpoints::follow(site, service, |world, found| {
+        let ready = endpoints::ready(world, service, live.other());
+        let is_in = |address: &String| found.contains(address.as_str());
+        // One that is not ready meanwhile, or gone, is no endpoint.
+        inside.iter().all(|a| is_in(a) || !ready.contains(a.as_str())) && !outside.iter().any(is_in)
+    })
+    .await?;
+    // What is connected stays connected: the selector says where the next one goes.
+    leave_clients(site, &leave).await;
+    Ok(())
+}
+
+async fn leave_clients(site: &Site<'_>, left: &[&Pod]) {
+    let running: Vec<&Pod> = left.iter().copied().filter(|pod| pods::is_running(pod)).collect();
+    if !running.is_empty() {
+        let report = drain::leave(site, &running, LEAVE).await;
+        tracing::debug!(?report, "pods lost their share of the requests");
+    }
+}
+
+/// Ends the share of a service whose other slot is changed or ended.
+pub(crate) async fn end(site: &Site<'_>, world: &World, service: &ServiceName) -> Result<(), TargetError> {
+    let Some(live) = world.live_slot(service) else { return Ok(()) };
+    let label = names::traffic_of(Some(live));
+    if !world.all_pods_of(service, live.other()).any(|pod| has(pod, label)) {
+        return Ok(());
+    }
+    set(site, world, service, 0).await
+}
+
+/// Before Services are pointed at slots: takes the shares that pods of the other slots have of these.
+pub(crate) async fn take_back(site: &Site<'_>, targets: &[(ServiceName, Option<Slot>)]) -> Result<(), TargetError> {
+    let world = site.look().await?;
+    for (service, slot) in targets {
+        let Some(slot) = slot else { continue };
+        strip(site, &world, service, slot.other(), *slot).await?;
+    }
+    Ok(())
+}
+
+/// After it: nobody has a share of any slot.
+pub(crate) async fn clean(site: &Site<'_>, targets: &[(ServiceName, Option<Slot>)]) -> Result<(), TargetError> {
+    let world = site.look().await?;
+    for (service, slot) in targets {
+        let Some(slot) = slot else { continue };
+        strip(site, &world, service, slot.other(), *slot).await?;
+        strip(site, &world, service, *slot, slot.other()).await?;
+    }
+    Ok(())
+}
+
+/// Takes from pods of the slot `at` the traffic of the slot `of`.
+async fn strip(site: &Site<'_>, world: &World, service: &ServiceName, at: Slot, of: Slot) -> Result<(), TargetError> {
+    let label = names::traffic_of(Some(of));
+    let sharing = world.all_pods_of(service, at).filter(|pod| has(pod, label));
+    try_join_all(sharing.map(|pod| relabel(site, pod, label, false))).await.map(drop)
+}
+
+/// Gives a pod the label, or takes it away. One that is gone has none.
+async fn relabel(site: &Site<'_>, pod: &Pod, label: &str, on: bool) -> Result<(), TargetError> {
+    let name = pods::name(pod);
+    let mut now = pod.clone();
+    for _ in 0..TRIES {
+        if has(&now, label) == on {
+            return Ok(());
+        }
+        let failed = match site.cluster.patch_if::<Pod>(name, names::MANAGER, patch(&now, label, on)).await {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        match site.cluster.get::<Pod>(name).await?.filter(|found| found.metadata.uid == pod.metadata.uid) {
+            Some(found) => now = found,
+            None => return Ok(()),
+        }
+        match failed {
+            // Whether it took effect, the next turn sees.
+            None | Some(TargetError::Unreachable { .. }) => {}
+            Some(error) => return Err(error),
+        }
+    }
+    Err(refused(&format!("set the label {label} of pod {name}"), format!("it changed {TRIES} times meanwhile")))
+}
+
+fn patch(pod: &Pod, label: &str, on: bool) -> Patch {
+    let path = |tokens: &[&str]| PointerBuf::from_tokens(tokens.iter().copied());
+    let version = pod.metadata.resource_version.clone().unwrap_or_default();
+    let label = path(&["metadata", "labels", label]);
+    let test = TestOperation { path: path(&["metadata", "resourceVersion"]), value: version.into() };
+    let change = if on {
+        PatchOperation::Add(AddOperation { path: label, value: names::YES.into() })
+    } else {
+        PatchOperation::Remove(RemoveOperation { path: label })
+    };
+    Patch(vec![PatchOperation::Test(test), change])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_the_nearest_number_of_pods_and_at_least_one() {
+        let check = |share, serving, ready, expected| {
+            assert_eq!(nearest(share, serving, ready), expected, "{share} % beside {serving}, of {ready}");
+        };
+        check(0, 4, 4, 0);
+        check(1, 4, 4, 1);
+        check(5, 4, 4, 1);
+        check(25, 3, 4, 1);
+        check(30, 4, 4, 2);
+        check(50, 4, 4, 4);
+        check(50, 10, 4, 4);
+        check(100, 4, 4, 4);
+        check(50, 4, 0, 0);
+        check(50, 0, 3, 1);
+    }
+
+    #[test]
+    fn what_a_share_came_to_is_rounded_and_never_hidden() {
+        let check = |sharing, serving, expected| {
+            assert_eq!(rounded(sharing, serving), expected, "{sharing} beside {serving}");
+        };
+        check(0, 0, 0);
+        check(0, 4, 0);
+        check(1, 4, 20);
+        check(1, 2, 33);
+        check(2, 1, 67);
+        check(1, 1000, 1);
+        check(3, 0, 100);
+    }
+}
