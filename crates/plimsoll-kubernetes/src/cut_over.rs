@@ -50,6 +50,7 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
     let decided = Instant::now();
     let before = world.live.as_ref();
     let (out, into) = hand_over::exclusive(before, &record);
+    let targets = targets(before, &record, wish);
     let mut handed = BTreeMap::new();
     let moving = async {
         for (service, slot) in &out {
@@ -58,18 +59,11 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
             hand_over::take_away(site, service, *slot, generation).await?;
             handed.insert(service.clone(), Instant::now());
         }
-        let targets = targets(before, &record, wish);
         share::take_back(site, &targets).await?;
         for (service, slot) in &targets {
             switch(site, service, *slot, &record).await?;
         }
-        commit(site, stored, &record).await?;
-        // One that was given meanwhile, or that the slot had of the one it takes over from. Without effect by now, and
-        // looked for again before it could have one.
-        if let Err(error) = share::clean(site, &targets).await {
-            tracing::warn!(%error, "labels of a share are left");
-        }
-        Ok(())
+        commit(site, stored, &record).await
     };
     if let Err(error) = moving.await {
         give_back(site, before, &out).await;
@@ -92,6 +86,11 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
             }
             Err(error) => refusal = Some(error),
         }
+    }
+    // What the slot had of the one it took over from, or was given meanwhile. Without effect by now, and looked for again
+    // before it could have one.
+    if let Err(error) = share::clean(site, &targets).await {
+        tracing::warn!(%error, "labels of a share are left");
     }
     match refusal {
         Some(error) => Err(error),

@@ -246,6 +246,7 @@ fn resources_are_merged_by_key_and_what_is_not_said_leaves_no_trace() {
         "[project]\nname = \"p\"\n[defaults]\nresources = { cpu = \"1\", memory = \"1Gi\" }\n\
          [services.web]\npackage = \"p\"\nstate = \"shared\"\nresources = { memory = \"2Gi\" }\n\
          autoscale = { min = 1, max = 2, cpu_pct = 70 }\nstorage = { size = \"1Gi\" }\n\
+         metrics = { port = 9090, status = \"code\" }\n\
          [environments.a.services.web]\nresources = { cpu_limit = \"1500m\" }\n\
          autoscale = { min = 2, max = 9, memory_pct = 80, scale_down_after = \"2m\" }\nstorage = { size = \"2Gi\" }\n",
     );
@@ -255,9 +256,10 @@ fn resources_are_merged_by_key_and_what_is_not_said_leaves_no_trace() {
         serde_json::json!({ "min": 2, "max": 9, "cpu_pct": null, "memory_pct": 80, "scale_down_after_s": 120 });
     assert_eq!((&here["resources"], &here["autoscale"]), (&resources, &autoscale));
     assert_eq!(here["storage"], serde_json::json!({ "size": "2Gi", "access": "ReadWriteOnce" }));
+    assert_eq!(here["metrics"], serde_json::json!({ "port": 9090, "status": "code" }));
     let plain = read(&format!("{HEAD}[environments.a]\n"));
     let plain = serde_json::to_value(&plain.resolved(&"a".parse().unwrap()).unwrap()[0]).unwrap();
-    assert!(["resources", "autoscale", "storage"].iter().all(|key| plain.get(key).is_none()), "{plain}");
+    assert!(["resources", "autoscale", "storage", "metrics"].iter().all(|key| plain.get(key).is_none()), "{plain}");
 }
 
 #[test]

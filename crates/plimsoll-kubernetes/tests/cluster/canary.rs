@@ -59,9 +59,13 @@ struct Scene {
 
 impl Scene {
     async fn new(name: &str, env: &[(&str, &str)]) -> Option<Self> {
+        Self::with(name, env, |_, _| {}).await
+    }
+
+    async fn with(name: &str, env: &[(&str, &str)], change: fn(&mut Value, &ServiceSpec)) -> Option<Self> {
         let cluster = cluster().await?;
         let turn = TURN.lock().await;
-        let world = World::with(cluster, name, orderly);
+        let world = World::with(cluster, name, change);
         let one = gateway(cluster, 1, env);
         reach(&world.target, &deploy(1, "1", vec![one])).await.expect("version 1 is released");
         let one = look(&world.target).await.live.expect("version 1 is recorded");
@@ -225,32 +229,41 @@ async fn what_cannot_be_read_holds_and_never_promotes() {
     assert_eq!(counted.failed, 0, "{}", counted.text);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_with_a_share_that_is_deleted_costs_no_request() {
-    let Some(scene) = Scene::new("canary-gone", &[]).await else { return };
-    let Some(clients) = begin(&scene.world, 60, Some(PAUSE)) else { return };
-    let (goal, policy, heard) = (scene.second(&[]), policy(&[25, 50], Duration::from_secs(50)), Heard::new());
-    let deleted = async {
+/// A pod with a share is deleted as soon as there is one, by somebody who looks every `interval`.
+async fn deleted(name: &str, interval: Duration) -> Option<(Scene, Result<Outcome, DriveError>)> {
+    let scene = Scene::with(name, &[], orderly).await?;
+    let clients = begin(&scene.world, 55, Some(PAUSE))?;
+    let (goal, mut policy, heard) = (scene.second(&[]), policy(&[25, 50], Duration::from_secs(50)), Heard::new());
+    policy.canary.iter_mut().for_each(|canary| canary.interval = interval);
+    let delete = async {
         heard.given().await;
         let pod = scene.sharing();
         scene.world.kubectl(&["delete", pod.trim(), "--wait=false"]);
-        pod.trim().to_owned()
+        pod
     };
-    let (result, pod) = tokio::join!(tried(&scene, &goal, &policy, &heard), deleted);
-    println!("{pod} was deleted; heard: {:?}", heard.told.lock().expect("nobody panicked").last());
-    match result {
-        Ok(outcome) => {
-            println!("weighed again and promoted:\n  {}", shown(&outcome.canary));
-            assert_eq!(scene.world.selects("gateway"), "green");
-        }
-        Err(DriveError::Canary { reason, steps, .. }) => {
-            println!("given back: {reason}\n  {}", shown(&steps));
-            scene.is_untouched().await;
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    let (result, pod) = tokio::join!(tried(&scene, &goal, &policy, &heard), delete);
+    let told = heard.told.lock().expect("nobody panicked").clone();
+    println!("{} was deleted; heard:\n  {}", pod.trim(), told.join("\n  "));
     let counted = ended("a deleted pod", clients).await;
     assert_eq!(counted.failed, 0, "{}", counted.text);
+    Some((scene, result))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_a_share_that_is_deleted_and_missed_costs_the_share_and_no_request() {
+    let Some((scene, result)) = deleted("canary-missed", Duration::from_millis(200)).await else { return };
+    let error = result.expect_err("it was missed");
+    assert!(matches!(&error, DriveError::Canary { reason, .. } if reason.contains("no longer ready")), "{error:?}");
+    scene.is_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_a_share_that_is_replaced_in_time_gives_it_to_another() {
+    let Some((scene, result)) = deleted("canary-gone", Duration::from_secs(4)).await else { return };
+    let outcome = result.expect("version 2 is as good");
+    println!("promoted:\n  {}", shown(&outcome.canary));
+    assert!(outcome.canary.iter().all(|step| step.trials[0].share > 0), "it had a share again: {:?}", outcome.canary);
+    assert_eq!(scene.world.selects("gateway"), "green");
 }
 
 #[tokio::test(flavor = "multi_thread")]
