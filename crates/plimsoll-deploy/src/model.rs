@@ -65,7 +65,7 @@ enum Pending {
     Switch { from: u64, moves: Vec<(usize, usize)>, version: u32, promotes: bool },
     Watch(Vec<(usize, usize)>),
     AwaitActive(Vec<(usize, usize)>),
-    Drain(usize, usize),
+    Drain(Vec<(usize, usize)>),
     Retire(usize, usize),
 }
 
@@ -290,7 +290,7 @@ impl Model {
             }
             Action::Watch { slots } => Pending::Watch(slots.iter().map(pair).collect()),
             Action::AwaitActive { slots } => Pending::AwaitActive(slots.iter().map(pair).collect()),
-            Action::Drain { service, slot, .. } => Pending::Drain(service_of(&service), index_of(slot)),
+            Action::Drain { slots } => Pending::Drain(slots.iter().map(|(of, _)| pair(of)).collect()),
             Action::RetireFailed { service, slot } => Pending::Retire(service_of(&service), index_of(slot)),
         };
         vec![World { pending: Some(pending), ..world }]
@@ -353,9 +353,13 @@ impl Model {
                 }
                 vec![world]
             }
-            Pending::Drain(at, slot) => {
-                world.progress.drained.insert(self.name(*at, *slot));
-                vec![world]
+            // One may be done and another one not, when the target could not be reached.
+            Pending::Drain(slots) => {
+                let names = || slots.iter().map(|(at, slot)| self.name(*at, *slot));
+                let mut part = world.clone();
+                part.progress.drained.extend(names().take(1));
+                world.progress.drained.extend(names());
+                if part == world { vec![world] } else { vec![part, world] }
             }
             Pending::Retire(at, slot) => {
                 if world.services[*at].live == Some(*slot) {
@@ -437,11 +441,13 @@ impl Model {
     /// What must hold for every decision.
     fn judge(&self, world: &World, seen: &Observation, action: &Action) {
         let live = |of: &SlotOf| world.services[service_of(&of.0)].live == Some(index_of(of.1));
-        if let Action::StandUp { service, .. } | Action::Drain { service, .. } | Action::RetireFailed { service, .. } =
-            action
-        {
-            assert!(!world.services[service_of(service)].shared, "its share goes first: {action:?} in {world:?}");
-        }
+        let touched: Vec<usize> = match action {
+            Action::StandUp { service, .. } | Action::RetireFailed { service, .. } => vec![service_of(service)],
+            Action::Drain { slots } => slots.iter().map(|(of, _)| service_of(&of.0)).collect(),
+            _ => Vec::new(),
+        };
+        let shared = touched.iter().any(|at| world.services[*at].shared);
+        assert!(!shared, "its share goes first: {action:?} in {world:?}");
         match action {
             Action::Try { slots, .. } => {
                 let ready = |of: &SlotOf| {
@@ -451,8 +457,11 @@ impl Model {
                 assert!(slots.iter().all(|of| !live(of) && ready(of)), "shares go to ready slots only: {world:?}");
                 assert!(slots.iter().all(|of| world.progress.probed.contains(of)), "and after their probes: {world:?}");
             }
-            Action::StandUp { service, slot, .. } | Action::Drain { service, slot, .. } => {
+            Action::StandUp { service, slot, .. } => {
                 assert!(!live(&(service.clone(), *slot)), "a live slot is left alone: {action:?} in {world:?}");
+            }
+            Action::Drain { slots } => {
+                assert!(!slots.iter().any(|(of, _)| live(of)), "a live slot is left alone: {action:?} in {world:?}");
             }
             Action::RetireFailed { service, slot } => {
                 let of = (service.clone(), *slot);

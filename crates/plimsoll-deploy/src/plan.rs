@@ -114,14 +114,10 @@ pub enum Action {
         /// The slots.
         slots: Vec<SlotOf>,
     },
-    /// Wait until nothing is under way on a former slot.
+    /// Wait until nothing is under way on any of these former slots.
     Drain {
-        /// The service.
-        service: ServiceName,
-        /// The slot.
-        slot: Slot,
-        /// How long that may take, in milliseconds.
-        deadline_ms: u64,
+        /// The slots, each with the milliseconds that may take.
+        slots: Vec<(SlotOf, u64)>,
     },
     /// Put the former release back without asking anybody.
     PutBack {
@@ -381,9 +377,9 @@ fn leave(wanted: &[Wanted<'_>], progress: &Progress, policy: &Policy) -> Option<
         let slot = w.slot();
         w.stands.is_some() && progress.tried.contains(&slot) && !progress.drained.contains(&slot)
     };
-    let one = wanted.iter().find(busy)?;
-    let deadline_ms = if policy.drain { one.spec.drain_ms } else { 0 };
-    Some(Action::Drain { service: one.spec.name.clone(), slot: one.to, deadline_ms })
+    let limit_ms = |w: &Wanted<'_>| if policy.drain { w.spec.drain_ms } else { 0 };
+    let slots: Vec<_> = wanted.iter().filter(busy).map(|w| (w.slot(), limit_ms(w))).collect();
+    (!slots.is_empty()).then_some(Action::Drain { slots })
 }
 
 /// A warm slot that goes back served real traffic before: analysing it again would only cost time.
@@ -439,7 +435,10 @@ fn after(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) 
     if !idle.is_empty() {
         return Action::AwaitActive { slots: idle };
     }
-    drain(policy, seen, progress, &left).unwrap_or(Action::Done { changed: true })
+    match drain(policy, seen, progress, &left) {
+        none if none.is_empty() => Action::Done { changed: true },
+        slots => Action::Drain { slots },
+    }
 }
 
 /// The live slots of exclusive services that were given no generation, or did not accept it: nobody does their work.
@@ -449,12 +448,15 @@ pub(crate) fn idle<'a>(services: impl IntoIterator<Item = &'a ServiceSpec>, seen
     live.filter(|(_, slot)| slot.active.is_none()).map(|(spec, slot)| (spec.name.clone(), slot.slot)).collect()
 }
 
-/// The first of these that stands, is not live and was not drained.
-fn drain(policy: &Policy, seen: &Observation, progress: &Progress, left: &[SlotOf]) -> Option<Action> {
-    let (service, slot) = left.iter().find(|of| standby(seen, of).is_some() && !progress.drained.contains(*of))?;
-    let limit_ms = seen.history.first()?.services.get(service)?.spec.drain_ms;
-    let deadline_ms = if policy.drain { limit_ms } else { 0 };
-    Some(Action::Drain { service: service.clone(), slot: *slot, deadline_ms })
+/// Those of these that stand, are not live and were not drained, with their time.
+fn drain(policy: &Policy, seen: &Observation, progress: &Progress, left: &[SlotOf]) -> Vec<(SlotOf, u64)> {
+    let Some(former) = seen.history.first() else { return Vec::new() };
+    let leaving = left.iter().filter(|of| standby(seen, of).is_some() && !progress.drained.contains(*of));
+    let timed = leaving.filter_map(|of| {
+        let limit_ms = former.services.get(&of.0)?.spec.drain_ms;
+        Some((of.clone(), if policy.drain { limit_ms } else { 0 }))
+    });
+    timed.collect()
 }
 
 fn standby<'a>(seen: &'a Observation, (service, slot): &SlotOf) -> Option<&'a SlotView> {
@@ -480,8 +482,9 @@ fn put_back(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Polic
 
 fn returned(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) -> Action {
     let (left, _) = moved(seen);
-    if let Some(action) = drain(policy, seen, progress, &left) {
-        return action;
+    let leaving = drain(policy, seen, progress, &left);
+    if !leaving.is_empty() {
+        return Action::Drain { slots: leaving };
     }
     let unfit = |of: &&SlotOf| {
         let spec = goal.services().into_iter().find(|spec| spec.name == of.0);

@@ -11,6 +11,7 @@ use crate::{
     spec::{Release, ServiceSpec},
     target::{CutOver, DrainReport, TargetError},
 };
+use futures_util::future::join_all;
 use plimsoll_core::{ServiceName, Slot};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -110,7 +111,7 @@ impl<'a> Driver<'a> {
             Action::CutOver(cut_over) => self.cut_over(seen, &cut_over).await,
             Action::Watch { slots } => self.watch(seen, &slots).await,
             Action::AwaitActive { slots } => self.await_active(&slots).await,
-            Action::Drain { service, slot, deadline_ms } => self.drain((service, slot), deadline_ms).await,
+            Action::Drain { slots } => self.drain(slots).await,
             Action::PutBack { reason, cut_over } => self.put_back(seen, reason, &cut_over).await,
             Action::RetireFailed { service, slot } => self.retire((service, slot)).await,
             Action::Done { .. } | Action::Refuse(_) => Ok(()),
@@ -341,18 +342,32 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    async fn drain(&mut self, of: SlotOf, deadline_ms: u64) -> Result<(), DriveError> {
+    /// All at once: no slot's requests wait for those of another one.
+    async fn drain(&mut self, slots: Vec<(SlotOf, u64)>) -> Result<(), DriveError> {
         self.aim_at_new().await?;
-        self.tell(&DriveEvent::Draining { service: of.0.clone(), slot: of.1 });
-        match self.with.target.drain(&of.0, of.1, Duration::from_millis(deadline_ms)).await {
-            Ok(report) => {
-                let (service, slot) = of.clone();
-                self.drain.insert(of.0.clone(), report.clone());
-                self.tell(&DriveEvent::Drained { service, slot, report });
-                self.progress.drained.insert(of);
-                Ok(())
+        let target = self.with.target;
+        for ((service, slot), _) in &slots {
+            self.tell(&DriveEvent::Draining { service: service.clone(), slot: *slot });
+        }
+        let drained =
+            join_all(slots.iter().map(|((service, slot), deadline_ms)| {
+                target.drain(service, *slot, Duration::from_millis(*deadline_ms))
+            }));
+        let mut failed = None;
+        for ((of, _), done) in slots.iter().zip(drained.await) {
+            match done {
+                Ok(report) => {
+                    let (service, slot) = of.clone();
+                    self.drain.insert(service.clone(), report.clone());
+                    self.tell(&DriveEvent::Drained { service, slot, report });
+                    self.progress.drained.insert(of.clone());
+                }
+                Err(error) => failed = Some(error),
             }
-            Err(error) => again(self.with.observer, error, &mut self.faults).await,
+        }
+        match failed {
+            Some(error) => again(self.with.observer, error, &mut self.faults).await,
+            None => Ok(()),
         }
     }
 

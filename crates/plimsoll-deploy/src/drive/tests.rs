@@ -2,7 +2,7 @@
 
 mod canary;
 
-use super::{Drive, DriveError, Outcome, drive};
+use super::{Drive, DriveError, DriveEvent, DriveObserver, Outcome, drive};
 use crate::{
     fake::{FakeTarget, Fault},
     goal::{Goal, Reached, reconcile},
@@ -13,7 +13,7 @@ use crate::{
     testing::{environment, release, run, spec},
 };
 use plimsoll_core::{Generation, Slot};
-use std::{future::pending, time::Duration};
+use std::{future::pending, sync::Mutex, time::Duration};
 
 fn deploy(number: u16, version: u32) -> Goal {
     let services = vec![spec("gateway", version), spec("risk", version)];
@@ -56,6 +56,29 @@ async fn a_release_moves_all_that_changed_without_a_lost_probe_and_keeps_the_old
     let seen = target.observe().await.unwrap();
     assert!(seen.services.values().all(|s| s.standby.as_ref().unwrap().ready == 2));
     assert!(!target.calls().iter().any(|c| c.starts_with("retire")));
+}
+
+/// Keeps when each slot begins to be drained, and when it is done.
+#[derive(Default)]
+struct Drains(Mutex<Vec<&'static str>>);
+
+impl DriveObserver for Drains {
+    fn on(&self, event: &DriveEvent) {
+        let word = match event {
+            DriveEvent::Draining { .. } => "begins",
+            DriveEvent::Drained { .. } => "ends",
+            _ => return,
+        };
+        self.0.lock().unwrap().push(word);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_slots_that_were_left_are_drained_at_the_same_time() {
+    let target = first().await;
+    let (goal, policy, drains) = (deploy(2, 2), Policy::default(), Drains::default());
+    drive(&Drive { observer: &drains, ..with(&target, &goal, &policy) }, pending()).await.unwrap();
+    assert_eq!(*drains.0.lock().unwrap(), ["begins", "begins", "ends", "ends"]);
 }
 
 #[tokio::test(start_paused = true)]
