@@ -20,12 +20,16 @@ use crate::{
     share,
     world::{Releases, World},
 };
+use futures_util::future::join_all;
 use json_patch::{Patch, PatchOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::core::v1::Service;
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
 use plimsoll_deploy::{CutOver, CutOverDone, Fut, ReleaseRecord, TargetError, admit};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 /// Others may write to a Service at the same time, such as a controller its status; so often it is read again.
 const TRIES: u32 = 10;
@@ -44,8 +48,8 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
     let record = admit(&seen, wish, crate::now())?;
     for moved in &wish.moves {
         ready(site, &world, &moved.service, moved.to).await?;
-        keep_clients(site, &world, &moved.service, moved.to).await;
     }
+    join_all(wish.moves.iter().map(|moved| keep_clients(site, &world, &moved.service, moved.to))).await;
     let stored = claim::claim(site, &world, wish).await?;
     let decided = Instant::now();
     let before = world.live.as_ref();
@@ -53,11 +57,14 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
     let targets = targets(before, &record, wish);
     let mut handed = BTreeMap::new();
     let moving = async {
-        for (service, slot) in &out {
-            // Under the generation it works by: with it the slot can be given the environment back.
-            let generation = before.map_or(wish.from, |before| before.generation);
-            hand_over::take_away(site, service, *slot, generation).await?;
-            handed.insert(service.clone(), Instant::now());
+        // Under the generation it works by: with it the slot can be given the environment back.
+        let generation = before.map_or(wish.from, |before| before.generation);
+        let left = out.iter().map(|(service, slot)| async move {
+            hand_over::take_away(site, service, *slot, generation).await.map(|()| (service.clone(), Instant::now()))
+        });
+        // None is broken off because another one failed: it may be told to give up just now.
+        for left in join_all(left).await {
+            handed.extend([left?]);
         }
         share::take_back(site, &targets).await?;
         for (service, slot) in &targets {
@@ -69,33 +76,24 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
         give_back(site, before, &out).await;
         return Err(error);
     }
-    for moved in &wish.moves {
-        endpoints::follow(site, &moved.service, |world, found| {
-            !found.is_empty() && found.is_subset(&endpoints::ready(world, &moved.service, moved.to))
-        })
-        .await?;
-    }
-    let switch_micros = micros(decided);
-    let mut handover_micros = Vec::new();
-    let mut refusal = None;
-    for (service, slot) in into {
-        match hand_over::give(site, &service, slot, &record).await {
-            Ok(()) => {
-                let gap = handed.get(&service).map_or(0, |since| micros(*since));
-                handover_micros.push((service, gap));
-            }
-            Err(error) => refusal = Some(error),
-        }
-    }
+    // The record is what allows the new workers to begin; how far the endpoints are does not matter to them.
+    let given = join_all(into.iter().map(|(service, slot)| async {
+        hand_over::give(site, service, *slot, &record).await.map(|()| (service.clone(), Instant::now()))
+    }));
+    let following = async { followed(site, wish).await.map(|()| micros(decided)) };
+    let (given, switched) = tokio::join!(given, following);
     // What the slot had of the one it took over from, or was given meanwhile. Without effect by now, and looked for again
     // before it could have one.
     if let Err(error) = share::clean(site, &targets).await {
         tracing::warn!(%error, "labels of a share are left");
     }
-    match refusal {
-        Some(error) => Err(error),
-        None => Ok(CutOverDone { live: record, switch_micros, handover_micros }),
+    let mut handover_micros = Vec::new();
+    for given in given {
+        let (service, at) = given?;
+        let gap = handed.get(&service).map_or(Duration::ZERO, |since| at.duration_since(*since));
+        handover_micros.push((service, u64::try_from(gap.as_micros()).unwrap_or(u64::MAX)));
     }
+    Ok(CutOverDone { live: record, switch_micros: switched?, handover_micros })
 }
 
 /// A cut-over that did not come to its end leaves the workers of what is recorded at their work.
@@ -148,7 +146,7 @@ async fn ready(site: &Site<'_>, world: &World, service: &ServiceName, slot: Slot
 /// A slot that was drained when it served last keeps its clients again.
 async fn keep_clients(site: &Site<'_>, world: &World, service: &ServiceName, slot: Slot) {
     let pods = world.pods_of(service, slot);
-    futures_util::future::join_all(pods.iter().map(|pod| pods::lame_duck(site.cluster, pod, false))).await;
+    join_all(pods.iter().map(|pod| pods::lame_duck(site.cluster, pod, false))).await;
 }
 
 /// Points a Service at a slot, or at none.
@@ -262,4 +260,13 @@ async fn commit(site: &Site<'_>, mut stored: Stored, record: &ReleaseRecord) -> 
         fenced(site, record).await?;
     }
     Err(refused(&format!("record the release of {}", site.environment), "others write the record all the time"))
+}
+
+/// Waits until the endpoints of each moved service are pods of its new slot, and only those.
+async fn followed(site: &Site<'_>, wish: &CutOver) -> Result<(), TargetError> {
+    let to = |name: &ServiceName| wish.moves.iter().find(|moved| moved.service == *name).map(|moved| moved.to);
+    endpoints::follow(site, wish.moves.iter().map(|moved| &moved.service), |world, name, found| {
+        to(name).is_some_and(|slot| !found.is_empty() && found.is_subset(&endpoints::ready(world, name, slot)))
+    })
+    .await
 }

@@ -13,35 +13,48 @@ use std::{
 const FOLLOW: Duration = Duration::from_secs(10);
 /// The pause between two looks at endpoints, which follow within milliseconds.
 const PAUSE: Duration = Duration::from_millis(25);
+/// Label of an EndpointSlice: the Service it belongs to.
+const SLICE_OF: &str = "kubernetes.io/service-name";
 
 /// The addresses of the ready pods of a slot.
 pub(crate) fn ready<'a>(world: &'a World, service: &ServiceName, slot: Slot) -> BTreeSet<&'a str> {
     world.pods_of(service, slot).into_iter().filter(|p| pods::is_ready(p)).filter_map(pods::address).collect()
 }
 
-/// Waits until `fits` finds the addresses that are ready as they should be; at most [`FOLLOW`].
-pub(crate) async fn follow(
+/// Waits until `fits` finds the addresses of each of these services that are ready as they should be; at most [`FOLLOW`].
+pub(crate) async fn follow<'s>(
     site: &Site<'_>,
-    service: &ServiceName,
-    fits: impl Fn(&World, &BTreeSet<&str>) -> bool + Send,
+    services: impl IntoIterator<Item = &'s ServiceName> + Send,
+    fits: impl Fn(&World, &ServiceName, &BTreeSet<&str>) -> bool + Send,
 ) -> Result<(), TargetError> {
     let begun = Instant::now();
-    // A chart may call the Service otherwise.
-    let object = site.look().await?.service(service).and_then(|s| s.metadata.name.clone());
-    let labels = format!("kubernetes.io/service-name={}", object.as_deref().unwrap_or(service.as_str()));
+    let mut left: Vec<&ServiceName> = services.into_iter().collect();
     // Ends by the bound on following.
     loop {
-        let (slices, world) = (site.cluster.list::<EndpointSlice>(&labels).await?, site.look().await?);
-        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
-        let serving = endpoints.filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
-        let found: BTreeSet<&str> = serving.flat_map(|e| &e.addresses).map(String::as_str).collect();
-        if fits(&world, &found) {
+        // All slices of the namespace, which is the environment's own.
+        let (slices, world) = (site.cluster.list::<EndpointSlice>("").await?, site.look().await?);
+        left.retain(|service| !fits(&world, service, &serving(&world, &slices, service)));
+        if left.is_empty() {
             return Ok(());
         }
         if begun.elapsed() > FOLLOW {
-            tracing::warn!(%service, ?found, "the endpoints have not followed yet");
+            for service in left {
+                tracing::warn!(%service, "the endpoints have not followed yet");
+            }
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// The addresses that new connections to a service go to.
+fn serving<'a>(world: &World, slices: &'a [EndpointSlice], service: &ServiceName) -> BTreeSet<&'a str> {
+    // A chart may call the Service otherwise.
+    let object = world.service(service).and_then(|s| s.metadata.name.as_deref()).unwrap_or(service.as_str());
+    let of = |slice: &&EndpointSlice| {
+        slice.metadata.labels.as_ref().and_then(|l| l.get(SLICE_OF)).is_some_and(|service| service == object)
+    };
+    let endpoints = slices.iter().filter(of).flat_map(|slice| &slice.endpoints);
+    let serving = endpoints.filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
+    serving.flat_map(|e| &e.addresses).map(String::as_str).collect()
 }

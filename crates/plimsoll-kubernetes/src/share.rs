@@ -101,7 +101,7 @@ async fn set(site: &Site<'_>, world: &World, service: &ServiceName, share: u8) -
     let addresses = |pods: &[&Pod]| pods.iter().filter_map(|p| pods::address(p).map(str::to_owned)).collect::<Vec<_>>();
     let (inside, mut outside) = (addresses(&join), addresses(&leave));
     outside.extend(addresses(&rest));
-    endpoints::follow(site, service, |world, found| {
+    endpoints::follow(site, [service], |world, _, found| {
         let ready = endpoints::ready(world, service, live.other());
         let is_in = |address: &String| found.contains(address.as_str());
         // One that is not ready meanwhile, or gone, is no endpoint.
