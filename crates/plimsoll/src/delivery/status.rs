@@ -23,6 +23,8 @@ struct EnvironmentStatus {
     switched: Option<Switched>,
     live: Option<LiveStatus>,
     lock: Option<plimsoll_deploy::LockView>,
+    /// Whether a cut-over moved some services and not the others: it is under way, or was left so.
+    half_made: bool,
     /// What somebody else changed there.
     drift: Vec<plimsoll_deploy::Drift>,
     /// Why nothing is known of it now.
@@ -90,6 +92,7 @@ fn environment(name: &str, target: TargetKind, seen: Option<Observation>) -> Env
         switched: None,
         live: None,
         lock: None,
+        half_made: false,
         drift: Vec::new(),
         problem: None,
     };
@@ -99,6 +102,7 @@ fn environment(name: &str, target: TargetKind, seen: Option<Observation>) -> Env
         stopped: seen.stopped,
         switched: seen.switched.clone(),
         live: seen.live.as_ref().map(|live| live_status(live, &seen)),
+        half_made: seen.is_half_made(),
         lock: seen.lock,
         drift: seen.drift,
         ..nothing(name)
@@ -178,6 +182,13 @@ fn render(status: &Status) -> String {
         }
         for drift in &environment.drift {
             say(format!("  CHANGED BY SOMEBODY ELSE  {drift}"));
+        }
+        if environment.half_made {
+            let name = &environment.name;
+            say(format!(
+                "  HALF MADE  a cut-over has moved some services and not the others; where nobody works on it any more, \
+                 `cargo xtask resume` of its run finishes it, and `cargo xtask rollback {name}` takes it back"
+            ));
         }
         if let Some(lock) = &environment.lock {
             say(format!("  locked by run {} of {} since {}", lock.run, lock.actor, lock.since.readable()));
@@ -288,5 +299,17 @@ mod tests {
              api                      green 1/2 ready  http://127.0.0.1:4000\n    replica 1 does not answer\n\
              staging: nothing was deployed yet\n"
         );
+    }
+
+    #[test]
+    fn a_cut_over_that_was_left_half_made_is_told_with_what_puts_it_right() {
+        let mut seen = observation();
+        let view = seen.services.values_mut().next().unwrap();
+        std::mem::swap(&mut view.live, &mut view.standby);
+        view.live.as_mut().unwrap().config_hash = Fingerprint::of(b"another config");
+        let status = Status { environments: vec![environment("production", TargetKind::Kubernetes, Some(seen))] };
+        let text = render(&status);
+        assert!(text.contains("HALF MADE") && text.contains("`cargo xtask rollback production`"), "{text}");
+        assert_eq!(serde_json::to_value(status).unwrap()["environments"][0]["half_made"], true);
     }
 }
