@@ -1,165 +1,31 @@
 //! Releases and rollbacks of the four services in a real cluster, with objects from each source, while clients inside the
 //! cluster's network use them.
-//!
-//! The cluster is taken from `PLIMSOLL_TEST_CLUSTER`: a program that prints the path of a kubeconfig, and runs
-//! `exec COMMAND` where Services can be reached. Images go to `PLIMSOLL_TEST_REGISTRY`, which the cluster pulls from.
 
 use crate::{
-    load::{self, Load, Summary},
+    load::{self, Summary},
     place::{self, Place, Ran},
+    scene::{Cluster, Scene},
     world::eventually,
 };
 use std::{
-    env,
-    ffi::OsString,
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 const REQUESTS: u64 = 10_000;
 const SOME: u64 = 1_000;
+/// Fewer requests a second while the command works are no load.
+const RATE: u128 = 500;
+/// One request in fifty takes a second, so that fewer connections could not make as much.
+const CONNECTIONS: &str = "-c64";
 const PATIENCE: Duration = Duration::from_mins(3);
-/// Volumes for three services with state, in two environments.
-const VOLUMES: usize = 6;
-
-/// The cluster of this machine.
-struct Cluster {
-    program: OsString,
-    kubeconfig: PathBuf,
-    path: OsString,
-}
-
-impl Cluster {
-    fn find() -> Option<Self> {
-        let Some(program) = env::var_os("PLIMSOLL_TEST_CLUSTER") else {
-            println!("skipped: there is no cluster (PLIMSOLL_TEST_CLUSTER)");
-            return None;
-        };
-        let output = Command::new(&program).output().expect("PLIMSOLL_TEST_CLUSTER can be run");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let kubeconfig = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-        // It may bring its tools along.
-        let tools = kubeconfig.parent().map(|directory| directory.join("bin"));
-        let path = env::var_os("PATH").unwrap_or_default();
-        let path = env::join_paths(env::split_paths(&path).chain(tools)).expect("directories");
-        Some(Self { program, kubeconfig, path })
-    }
-
-    fn kubectl(&self, args: &[&str]) -> String {
-        let mut command = Command::new("kubectl");
-        let output = command.env("PATH", &self.path).env("KUBECONFIG", &self.kubeconfig).args(args).output().unwrap();
-        assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn variables(&self) -> Vec<(String, OsString)> {
-        let kubeconfig = self.kubeconfig.clone().into_os_string();
-        vec![("KUBECONFIG".to_owned(), kubeconfig), ("PATH".to_owned(), self.path.clone())]
-    }
-
-    fn load(&self, url: &str) -> Load {
-        let mut command = Command::new(&self.program);
-        command.arg("exec");
-        Load::by_way_of(command, url)
-    }
-}
-
-/// Two environments in namespaces of their own, gone with this value.
-struct Scene<'a> {
-    cluster: &'a Cluster,
-    name: String,
-    volumes: Option<tempfile::TempDir>,
-    /// A claim takes whichever volume is free: one scene at a time has any.
-    _turn: MutexGuard<'static, ()>,
-}
-
-impl<'a> Scene<'a> {
-    fn new(cluster: &'a Cluster, name: &str) -> Self {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = format!("plimsoll-{name}-{}", std::process::id());
-        let mut scene = Self { cluster, name, volumes: None, _turn: turn };
-        // A cluster with storage of its own has a default class.
-        if !cluster.kubectl(&["get", "storageclass"]).contains("(default)") {
-            scene.volumes = Some(scene.make_volumes());
-        }
-        scene
-    }
-
-    fn make_volumes(&self) -> tempfile::TempDir {
-        let directory = tempfile::tempdir().unwrap();
-        for number in 0..VOLUMES {
-            let path = directory.path().join(number.to_string());
-            fs::create_dir(&path).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-            let volume = format!(
-                "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {}-{number}}}\nspec: {{capacity: {{storage: 5Gi}}, \
-                 accessModes: [ReadWriteOnce], persistentVolumeReclaimPolicy: Retain, hostPath: {{path: {}}}}}\n",
-                self.name,
-                path.display(),
-            );
-            let file = directory.path().join(format!("{number}.yaml"));
-            fs::write(&file, volume).unwrap();
-            self.cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
-        }
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        directory
-    }
-
-    fn namespace(&self, environment: &str) -> String {
-        format!("{}-{environment}", self.name)
-    }
-
-    /// The configuration of this repository with both environments in the cluster.
-    fn configured(&self, text: &str, render: &dyn Fn(&str) -> String) -> String {
-        let registry = env::var("PLIMSOLL_TEST_REGISTRY").unwrap_or_else(|_| "127.0.0.1:5000".to_owned());
-        let mut text = place::configured(text);
-        for environment in ["staging", "production"] {
-            let header = format!("[environments.{environment}]\n");
-            let namespace = self.namespace(environment);
-            let table = format!("namespace = \"{namespace}\", lame_duck = \"1s\"{}", render(environment));
-            text = text.replace(&header, &format!("{header}target = \"kubernetes\"\nkubernetes = {{ {table} }}\n"));
-        }
-        text.replace("[images]\n", &format!("[images]\nregistry = \"{registry}/{}\"\n", self.name))
-    }
-
-    /// The address of production's gateway.
-    fn url(&self) -> String {
-        let namespace = self.namespace("production");
-        let address = "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}";
-        let address = self.cluster.kubectl(&["-n", &namespace, "get", "service", "api-gateway", "-o", address]);
-        format!("http://{address}/version")
-    }
-}
-
-impl Drop for Scene<'_> {
-    fn drop(&mut self) {
-        for environment in ["staging", "production"] {
-            let namespace = self.namespace(environment);
-            if std::thread::panicking() {
-                println!(
-                    "{}",
-                    self.cluster.kubectl(&["-n", &namespace, "get", "pods,services,deployments", "-o", "wide"])
-                );
-            }
-            self.cluster.kubectl(&["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=60s"]);
-        }
-        for number in (0..VOLUMES).filter(|_| self.volumes.is_some()) {
-            let volume = format!("{}-{number}", self.name);
-            self.cluster.kubectl(&["delete", "persistentvolume", &volume, "--ignore-not-found", "--timeout=60s"]);
-        }
-    }
-}
 
 /// Runs a command while `wrk` asks production.
 fn under_load(scene: &Scene<'_>, place: &Place, what: &str, args: &[&str]) -> Summary {
-    let load = scene.cluster.load(&scene.url());
+    let load = scene.cluster.load(CONNECTIONS, &scene.url());
     eventually("the load begins", PATIENCE, || load.answered() >= SOME);
-    let began = Instant::now();
+    let (before, began) = (load.answered(), Instant::now());
     let ran: Ran = place.run(args).expect(0);
     let took = began.elapsed();
     let answered = load.answered();
@@ -167,7 +33,9 @@ fn under_load(scene: &Scene<'_>, place: &Place, what: &str, args: &[&str]) -> Su
     let load = load.stop();
     let rate = load.requests * 1_000_000 / load.micros.max(1);
     println!("{what}: {} requests at {rate}/s, errors {:?}, answered by {:?}", load.requests, load.errors, load.seen);
-    println!("{what}: command {} ms", took.as_millis());
+    let during = u128::from(answered - before) * 1000 / took.as_millis().max(1);
+    println!("{what}: command {} ms, {during} requests a second meanwhile", took.as_millis());
+    assert!(during >= RATE, "{during} requests a second are no load");
     assert!(load.requests >= REQUESTS, "{load:?}");
     assert_eq!(load.failed(), 0, "{load:?}\n{}", ran.text());
     let slots: Vec<_> = load.seen.keys().filter_map(|who| who.split(' ').next()).collect();

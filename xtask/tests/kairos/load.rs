@@ -15,7 +15,7 @@ const SCRIPT: &str = include_str!("wrk.lua");
 /// Connections that are kept; as many requests are under way at any time.
 const CONNECTIONS: &str = "-c128";
 /// No test takes so long: it is ended when all has been seen. It bounds what a test that was killed leaves behind.
-const LONGEST: &str = "-d300s";
+const LONGEST: &str = "-d1200s";
 
 /// Whether the load can be made here. Where everything must be tested, it is an error if not.
 pub(crate) fn available() -> bool {
@@ -46,6 +46,8 @@ pub(crate) struct Summary {
     pub(crate) seen: BTreeMap<String, u64>,
     /// The last wrong answer.
     pub(crate) example: String,
+    /// What else a script counted.
+    pub(crate) told: BTreeMap<String, u64>,
 }
 
 impl Summary {
@@ -62,6 +64,7 @@ impl Summary {
             None if head == "requests" => self.requests = count,
             None if head == "micros" => self.micros = count,
             None if head == "errors" => {}
+            None => _ = self.told.insert(head.to_owned(), count),
             Some(("seen", key)) => *self.seen.entry(key.to_owned()).or_default() += count,
             Some(("errors", kind)) => *self.errors.entry(kind.to_owned()).or_default() += count,
             _ => {}
@@ -74,19 +77,20 @@ impl Summary {
 
 impl Load {
     pub(crate) fn on(url: &str) -> Self {
-        Self::by(Command::new("wrk"), "-t2", CONNECTIONS, url)
+        Self::running(Command::new("wrk"), SCRIPT, &["-t2", CONNECTIONS], url)
     }
 
     /// The same, from where `command` runs what it is given. Fewer connections: the cluster shares this machine.
-    pub(crate) fn by_way_of(mut command: Command, url: &str) -> Self {
+    pub(crate) fn by_way_of(mut command: Command, connections: &str, url: &str) -> Self {
         command.arg("wrk");
-        Self::by(command, "-t1", "-c16", url)
+        Self::running(command, SCRIPT, &["-t1", connections], url)
     }
 
-    fn by(mut command: Command, threads: &str, connections: &str, url: &str) -> Self {
+    /// A script of another kind, by a command that is `wrk` or runs it.
+    pub(crate) fn running(mut command: Command, text: &str, threads: &[&str], url: &str) -> Self {
         let mut script = tempfile::Builder::new().suffix(".lua").tempfile().unwrap();
-        script.write_all(SCRIPT.as_bytes()).unwrap();
-        command.args([threads, connections, LONGEST, "--timeout", "10s", "-s"]).arg(script.path()).arg(url);
+        script.write_all(text.as_bytes()).unwrap();
+        command.args(threads).args([LONGEST, "--timeout", "10s", "-s"]).arg(script.path()).arg(url);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let answered = Arc::new(AtomicU64::new(0));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -9,11 +9,19 @@
 )]
 
 mod cluster;
+mod crash;
 mod cutover;
+mod elsewhere;
+#[path = "../release/journals.rs"]
+mod journals;
 mod load;
+mod market;
+mod orders;
 mod place;
+mod scene;
 mod trading;
 mod watch;
+mod whole;
 #[path = "../release/world.rs"]
 #[expect(dead_code, reason = "the other tests look at more of the world")]
 mod world;

@@ -2,6 +2,7 @@
 //! of its own. What a place started is ended with it, and it is an error if anything of it is left.
 
 use crate::world::{Live, Status, eventually, processes_of};
+use serde_json::Value;
 use std::{
     env,
     ffi::OsString,
@@ -30,7 +31,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }
@@ -94,17 +95,35 @@ impl Place {
         git(&["commit", "--quiet", "--all", "--message", &format!("release {number} of {}", self.state.display())]);
     }
 
-    pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        let mut command = clean(executable());
-        command.args(args).current_dir(clone()).env("PLIMSOLL_STATE_DIR", &self.state);
+    /// The command with its output caught, as it is run in a clone.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.command_in(executable(), clone(), args);
+        command.env("PLIMSOLL_STATE_DIR", &self.state);
+        command
+    }
+
+    /// The same by another executable in another clone, with the state where it lies by default.
+    pub(crate) fn command_in(&self, executable: &Path, clone: &Path, args: &[&str]) -> Command {
+        let mut command = clean(executable);
+        command.args(args).current_dir(clone);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        Ran::of(command.stdin(Stdio::null()).output().unwrap())
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(self.command(args).output().unwrap())
+    }
+
+    /// What `status --json` prints.
+    pub(crate) fn status(&self) -> Value {
+        let ran = self.run(&["status", "--json"]).expect(0);
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.text()))
     }
 
     /// What is live in production, and its generation.
     pub(crate) fn production(&self) -> (u64, Live) {
-        let ran = self.run(&["status", "--json"]).expect(0);
-        let status = Status::of(&serde_json::from_str(&ran.out).unwrap());
+        let status = Status::of(&self.status());
         (status.0["production"].generation, status.live("production").clone())
     }
 
@@ -137,13 +156,25 @@ pub(crate) fn configured(text: &str) -> String {
     format!("{text}\n[images]\nplatforms = [\"{architecture}\"]\n")
 }
 
-fn git(args: &[&str]) {
-    tool("git", args, clone());
+/// The commit that is checked out.
+pub(crate) fn commit() -> String {
+    git(&["rev-parse", "HEAD"])
 }
 
-fn tool(program: &str, args: &[&str], directory: &Path) {
+/// Checks `main` out anew at a commit.
+pub(crate) fn at(commit: &str) {
+    git(&["checkout", "--quiet", "--force", "-B", "main", commit]);
+}
+
+fn git(args: &[&str]) -> String {
+    tool("git", args, clone())
+}
+
+/// What a program prints; it must succeed.
+pub(crate) fn tool(program: &str, args: &[&str], directory: &Path) -> String {
     let ran = Ran::of(clean(program).args(args).current_dir(directory).output().unwrap());
     assert_eq!(ran.code, 0, "{program} {args:?}: {}", ran.text());
+    ran.out.trim().to_owned()
 }
 
 /// A program that gets nothing of what cargo tells to a test, nor of what this machine is set to.
@@ -192,7 +223,7 @@ pub(crate) fn clone() -> &'static Path {
 }
 
 /// The full executable, built once for all tests, and copied: another build may replace it while they run.
-fn executable() -> &'static Path {
+pub(crate) fn executable() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let thin = Path::new(env!("CARGO_BIN_EXE_xtask"));

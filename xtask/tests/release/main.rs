@@ -14,6 +14,7 @@ mod faults;
 mod fixture;
 mod gate;
 mod input;
+mod journals;
 mod place;
 mod plain;
 mod sweep;

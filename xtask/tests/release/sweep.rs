@@ -2,13 +2,12 @@
 //! the cut-over; what goes on from there ends in the world an undisturbed release ends in.
 
 use crate::{
-    place::{Place, Ran},
+    journals::{begun, journal, killed, last_record, log_says, records, runs},
+    place::Place,
     world::{Status, census, eventually, version_at, work_of},
 };
-use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -88,7 +87,7 @@ impl Sweep {
         }
         assert_eq!(worlds[..2], worlds[2..]);
         assert_ne!(worlds[0], worlds[1]);
-        let records = fs::read_to_string(newest_journal(place.state()).unwrap()).unwrap().lines().count();
+        let records = records(&journal(&runs(place.state()).pop_last().unwrap()));
         let processes = census(place.state());
         let worlds = [worlds[0].clone(), worlds[1].clone()];
         Self { place, worlds, processes, takes, records, figures: Figures::default(), next: 0 }
@@ -100,20 +99,8 @@ impl Sweep {
         self.next = 1 - self.next;
         self.place.at(tag);
         let known = runs(self.place.state());
-        let mut child = self.place.command(&["release", "--yes"]).spawn().unwrap();
-        let began = Instant::now();
-        let ended = loop {
-            if point.reached(self.place.state(), &known, began) {
-                break false;
-            }
-            if child.try_wait().unwrap().is_some() {
-                break true;
-            }
-            thread::sleep(Duration::from_micros(500));
-        };
-        child.kill().unwrap();
-        let output = Ran::of(child.wait_with_output().unwrap());
-        assert!(output.code == -1 || (ended && output.code == 0), "{point:?}: {}", output.text());
+        let (command, began) = (self.place.command(&["release", "--yes"]), Instant::now());
+        killed(command, || point.reached(self.place.state(), &known, began));
         self.go_on(point, &known);
 
         let status = self.place.status();
@@ -131,15 +118,14 @@ impl Sweep {
 
     /// What a person does after a crash: resume the run, or release again if it had not begun.
     fn go_on(&mut self, point: Point, known: &BTreeSet<PathBuf>) {
-        let begun = runs(self.place.state()).difference(known).next().cloned();
-        let Some(run) = begun.filter(|run| fs::read(run.join("journal.jsonl")).is_ok_and(|b| b.contains(&b'\n')))
-        else {
+        let run = begun(self.place.state(), known);
+        let Some(run) = run.filter(|run| records(&journal(run)) > 0) else {
             self.figures.before += 1;
             let ran = self.place.release();
             assert_eq!(ran.code, 0, "a release after {point:?}: {}", ran.text());
             return;
         };
-        let journal = fs::read_to_string(run.join("journal.jsonl")).unwrap();
+        let journal = journal(&run);
         if last_record(&journal).is_some_and(|record| record["type"] == "ended") {
             self.figures.after += 1;
             return;
@@ -174,22 +160,11 @@ impl Sweep {
 
 impl Point {
     fn reached(self, state: &Path, known: &BTreeSet<PathBuf>, began: Instant) -> bool {
-        let run = || runs(state).difference(known).next().cloned();
         match self {
             Self::Clock(after) => began.elapsed() >= after,
-            Self::Record(count) => {
-                let lines = run().and_then(|run| fs::read_to_string(run.join("journal.jsonl")).ok());
-                lines.is_some_and(|text| text.matches('\n').count() >= count)
-            }
+            Self::Record(count) => begun(state, known).is_some_and(|run| records(&journal(&run)) >= count),
             Self::CutOver(after) => {
-                let logs = run().and_then(|run| fs::read_dir(run.join("logs")).ok());
-                let promotion = logs
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .find(|e| e.file_name().to_string_lossy().starts_with("promote"));
-                let text = promotion.and_then(|entry| fs::read_to_string(entry.path()).ok()).unwrap_or_default();
-                let there = text.contains("cutting over");
+                let there = begun(state, known).is_some_and(|run| log_says(&run, &["promote"], "cutting over"));
                 if there {
                     thread::sleep(after);
                 }
@@ -197,20 +172,6 @@ impl Point {
             }
         }
     }
-}
-
-fn runs(state: &Path) -> BTreeSet<PathBuf> {
-    fs::read_dir(state.join("runs")).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-}
-
-fn newest_journal(state: &Path) -> Option<PathBuf> {
-    runs(state).pop_last().map(|run| run.join("journal.jsonl"))
-}
-
-/// The last whole line's record.
-fn last_record(journal: &str) -> Option<Value> {
-    let whole = journal.rsplit_once('\n')?.0;
-    Some(serde_json::from_str::<Value>(whole.lines().last()?).ok()?["record"].take())
 }
 
 /// A client that asks for the version again and again, never repeats a request, and keeps what went wrong.
