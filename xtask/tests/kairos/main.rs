@@ -12,6 +12,8 @@ mod cluster;
 mod crash;
 mod cutover;
 mod elsewhere;
+#[path = "../support/executable.rs"]
+mod executable;
 #[path = "../release/journals.rs"]
 mod journals;
 mod load;

@@ -20,7 +20,8 @@ pub(crate) fn is_whole(scene: &Scene<'_>, said: &Value, about: &str) -> Status {
     };
     for (name, service) in &live.services {
         let object = named("Service", name);
-        assert_eq!(object["spec"]["selector"]["plimsoll.dev/slot"], service.slot, "{about}: Service {name}");
+        let takes = format!("plimsoll.dev/traffic-of-{}", service.slot);
+        assert_eq!(object["spec"]["selector"][&takes], "yes", "{about}: Service {name}");
         assert!(service.whole, "{about}: {name} has not all its replicas");
     }
     let record = named("ConfigMap", "plimsoll.production")["data"]["record.json"].as_str().unwrap();

@@ -35,23 +35,10 @@ pub(crate) fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// The full executable, built once for all tests, and copied: another build may replace it while they run.
+/// The full executable, built once for all tests.
 pub(crate) fn executable() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let thin = Path::new(env!("CARGO_BIN_EXE_xtask"));
-        let (profile, target) = (thin.parent().unwrap(), thin.parent().unwrap().parent().unwrap());
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.args(["build", "--quiet", "--package", "xtask", "--features", "delivery", "--bin", "xtask-delivery"]);
-        cargo.arg("--target-dir").arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success(), "the full executable does not compile");
-        let copy = shared().join("xtask-delivery");
-        fs::copy(profile.join("xtask-delivery"), &copy).unwrap();
-        copy
-    })
+    BUILT.get_or_init(|| crate::executable::build_into(shared()))
 }
 
 /// What all tests of this process share. A static is never dropped, so the next process removes it.

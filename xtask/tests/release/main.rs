@@ -10,6 +10,8 @@
 
 mod disk;
 mod docs;
+#[path = "../support/executable.rs"]
+mod executable;
 mod faults;
 mod fixture;
 mod gate;
