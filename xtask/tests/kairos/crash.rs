@@ -16,8 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Moments inside the cut-over of a rollback, one in each share of it.
-const MOMENTS: u32 = 12;
+/// Moments inside the cut-over of a rollback, one in each share of nine tenths of it: its end varies.
+const MOMENTS: u32 = 14;
+/// So many of them at least must meet the command at its work.
+const MET: usize = 10;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Before the first kill there must be some requests.
 const SOME: u64 = 1_000;
@@ -86,7 +88,7 @@ impl<'a> Sweep<'a> {
 
     /// Goes to the other release and back without a kill, and looks how that goes.
     fn measure(&mut self, args: &'static [&'static str]) -> Way {
-        let mut way = Way { args, stands: BTreeSet::new(), cut: Duration::ZERO };
+        let mut way = Way { args, stands: BTreeSet::new(), cut: Duration::MAX };
         for _ in 0..2 {
             self.turn();
             let known = runs(self.place.state());
@@ -98,7 +100,7 @@ impl<'a> Sweep<'a> {
                 }
                 false
             });
-            way.cut = cutting.expect("it cuts over").elapsed();
+            way.cut = way.cut.min(cutting.expect("it cuts over").elapsed());
             self.is_there("undisturbed");
         }
         way.stands.remove(&0);
@@ -166,7 +168,7 @@ fn cuts_over(run: &Path) -> bool {
 
 /// One moment in each share of a cut-over.
 fn moments(cut: Duration) -> Vec<Point> {
-    let (mut state, share) = (SEED, u64::try_from(cut.as_micros()).unwrap() / u64::from(MOMENTS));
+    let (mut state, share) = (SEED, u64::try_from(cut.as_micros()).unwrap() * 9 / 10 / u64::from(MOMENTS));
     let moments = (0..u64::from(MOMENTS)).map(|number| {
         // xorshift64*, so that each run of the test kills at the same shares of the time.
         state ^= state >> 12;
@@ -192,18 +194,20 @@ fn a_command_killed_anywhere_in_a_cluster_is_resumed_to_a_whole_environment_and_
             sweep.kill_at(way, Point::Record(*record));
         }
     }
+    let at_records = sweep.figures.inside;
     for moment in moments(ways[0].cut) {
         sweep.kill_at(&ways[0], moment);
     }
     let load = load.stop();
     let Figures { trials, before, inside, half, after } = sweep.figures;
     println!(
-        "killed in a cluster: {trials} trials, {MOMENTS} of them by the clock inside the cut-over; before the journal {before}, \
-         inside {inside} ({half} within an effect), after {after}; {} requests, {} failed; {} s",
+        "killed in a cluster: {trials} trials, {MOMENTS} of them by the clock inside the cut-over ({} met it); before the \
+         journal {before}, inside {inside} ({half} within an effect), after {after}; {} requests, {} failed; {} s",
+        inside - at_records,
         load.requests,
         load.failed(),
         began.elapsed().as_secs(),
     );
     assert_eq!(load.failed(), 0, "{load:?}");
-    assert!(load.requests > SOME && inside > trials / 2, "{load:?}");
+    assert!(load.requests > SOME && inside - at_records >= MET, "{load:?}");
 }

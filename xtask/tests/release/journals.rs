@@ -44,23 +44,16 @@ pub(crate) fn log_says(run: &Path, steps: &[&str], text: &str) -> bool {
     logs.into_iter().any(|entry| fs::read_to_string(entry.path()).is_ok_and(|log| log.contains(text)))
 }
 
-/// Starts a command, and kills its process with SIGKILL as soon as `reached` says so. It may have ended by itself before.
+/// Starts a command, and kills its process with SIGKILL as soon as `reached` says so. It may have ended well before.
 pub(crate) fn killed(mut command: Command, mut reached: impl FnMut() -> bool) -> Output {
     let mut child = command.spawn().unwrap();
     // Ends with the command at the latest.
-    let ended = loop {
-        if reached() {
-            break false;
-        }
-        if child.try_wait().unwrap().is_some() {
-            break true;
-        }
+    while !reached() && child.try_wait().unwrap().is_none() {
         thread::sleep(Duration::from_micros(500));
-    };
+    }
     child.kill().unwrap();
     let output = child.wait_with_output().unwrap();
     let code = output.status.code();
-    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(code.is_none() || (ended && code == Some(0)), "{code:?}: {}", said());
+    assert!(code.is_none_or(|code| code == 0), "{code:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
