@@ -8,7 +8,8 @@
 use crate::{
     cluster::{Cluster, refused},
     cut_over::Site,
-    names, observe,
+    names::{self, Selected},
+    observe,
     record::{self, Pending, Stored},
     world::World,
 };
@@ -102,7 +103,7 @@ fn as_recorded(world: &World) -> bool {
         let name: ServiceName = service.metadata.labels.as_ref()?.get(names::SERVICE)?.parse().ok()?;
         Some(world.live.as_ref()?.services.get(&name)?.slot)
     };
-    ours(&world.services).all(|service| names::selected(&observe::selector(service)) == Some(recorded(service)))
+    ours(&world.services).all(|service| Selected::by(&observe::selector(service)) == recorded(service).into())
 }
 
 /// The Services that cut-overs change, apart from others that belong to a service.

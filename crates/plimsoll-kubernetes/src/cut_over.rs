@@ -13,7 +13,8 @@
 use crate::{
     claim,
     cluster::{Cluster, refused},
-    endpoints, hand_over, names,
+    endpoints, hand_over,
+    names::{self, Selected},
     observe::{annotation, generation, selector},
     pods,
     record::{self, ReleaseName, Stored},
@@ -168,13 +169,13 @@ async fn switch(
             };
         };
         let selector = selector(&service);
-        let at = names::selected(&selector);
+        let at = Selected::by(&selector);
         // Before there were shares a Service selected the slot itself.
         let is_now = selector.contains_key(names::traffic_of(slot));
         let expected: BTreeMap<String, String> =
             annotation(&service, names::SELECTOR).and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
         let whole = crate::slot::rest_of_selector(&selector) == expected || expected.is_empty();
-        if at == Some(slot) && is_now && whole {
+        if at == slot.into() && is_now && whole {
             return Ok(());
         }
         // A run that left its cut-over half made went ahead of the record, or another took this one's claim over: the

@@ -74,6 +74,9 @@ async fn one(
     Ok((format!("{name} since {}", pods::started(pod, service)), counted))
 }
 
+/// What tells one series of a metric from another.
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
 /// Reading one pod's metrics. Pure.
 struct Reading<'a> {
     pod: &'a str,
@@ -132,7 +135,7 @@ impl Reading<'_> {
         if buckets.is_empty() && (answered > 0 || !shown.declared.contains(metric)) {
             return Err(self.missing(metric));
         }
-        let mut series: BTreeMap<Vec<(&str, &str)>, Vec<(u64, u64)>> = BTreeMap::new();
+        let mut series: BTreeMap<Labels<'_>, Vec<(u64, u64)>> = BTreeMap::new();
         for sample in &buckets {
             let others = sample.labels.iter().filter(|(key, _)| *key != "le");
             let key = others.map(|(key, value)| (key.as_str(), value.as_str())).collect();

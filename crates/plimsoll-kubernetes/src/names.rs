@@ -56,14 +56,39 @@ pub fn is_slot_key(key: &str) -> bool {
     key == SLOT || key.starts_with(TRAFFIC)
 }
 
-/// Which slot a selector leads to: `None` where it says nothing of slots or more than one thing, `Some(None)` where it
-/// leads to none.
-pub fn selected(selector: &BTreeMap<String, String>) -> Option<Option<Slot>> {
-    let mut keys = selector.iter().filter(|(key, _)| is_slot_key(key));
-    let (key, value) = keys.next()?;
-    let is_named = |slot: &Slot| *key == traffic_of(Some(*slot)) || (key == SLOT && value == slot.as_str());
-    let slot = [Slot::Blue, Slot::Green].into_iter().find(is_named);
-    keys.next().is_none().then_some(slot)
+/// Where a selector leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selected {
+    /// To a slot.
+    One(Slot),
+    /// To none, as before the first cut-over.
+    Neither,
+    /// It says nothing of slots, or more than one thing.
+    Unclear,
+}
+
+impl From<Option<Slot>> for Selected {
+    fn from(slot: Option<Slot>) -> Self {
+        slot.map_or(Self::Neither, Self::One)
+    }
+}
+
+impl Selected {
+    /// Where this selector leads.
+    pub fn by(selector: &BTreeMap<String, String>) -> Self {
+        let keys: Vec<_> = selector.iter().filter(|(key, _)| is_slot_key(key)).collect();
+        let [(key, value)] = keys.as_slice() else { return Self::Unclear };
+        let is_named = |slot: &Slot| *key == traffic_of(Some(*slot)) || (*key == SLOT && *value == slot.as_str());
+        [Slot::Blue, Slot::Green].into_iter().find(is_named).into()
+    }
+
+    /// The slot, where it is one.
+    pub const fn slot(self) -> Option<Slot> {
+        match self {
+            Self::One(slot) => Some(slot),
+            Self::Neither | Self::Unclear => None,
+        }
+    }
 }
 
 /// An object of one slot, such as `gateway-green`.
@@ -109,14 +134,14 @@ mod tests {
     fn a_selector_leads_to_the_one_slot_it_names() {
         let check = |pairs: &[(&str, &str)], expected| {
             let selector = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            assert_eq!(selected(&selector), expected, "{pairs:?}");
+            assert_eq!(Selected::by(&selector), expected, "{pairs:?}");
         };
-        check(&[("app", "web"), (traffic_of(Some(Slot::Green)), YES)], Some(Some(Slot::Green)));
-        check(&[(traffic_of(None), YES)], Some(None));
-        check(&[("app", "web")], None);
-        check(&[(traffic_of(Some(Slot::Blue)), YES), (traffic_of(Some(Slot::Green)), YES)], None);
+        check(&[("app", "web"), (traffic_of(Some(Slot::Green)), YES)], Selected::One(Slot::Green));
+        check(&[(traffic_of(None), YES)], Selected::Neither);
+        check(&[("app", "web")], Selected::Unclear);
+        check(&[(traffic_of(Some(Slot::Blue)), YES), (traffic_of(Some(Slot::Green)), YES)], Selected::Unclear);
         // Before there were shares.
-        check(&[(SLOT, "blue")], Some(Some(Slot::Blue)));
-        check(&[(SLOT, "none")], Some(None));
+        check(&[(SLOT, "blue")], Selected::One(Slot::Blue));
+        check(&[(SLOT, "none")], Selected::Neither);
     }
 }

@@ -1,7 +1,7 @@
 //! From what is in the namespace to an observation. Pure.
 
 use crate::{
-    names,
+    names::{self, Selected},
     pods::{self, Trouble},
     share,
     slot::rest_of_selector,
@@ -40,8 +40,8 @@ impl World {
     pub(crate) fn service(&self, name: &ServiceName) -> Option<&Service> {
         let of = |service: &&Service| {
             let label = |key| service.metadata.labels.as_ref().and_then(|l| l.get(key));
-            let selects_slot =
-                names::selected(&selector(service)).is_some() || annotation(service, names::GENERATION).is_some();
+            let selects_slot = Selected::by(&selector(service)) != Selected::Unclear
+                || annotation(service, names::GENERATION).is_some();
             label(names::SERVICE).is_some_and(|l| l == name.as_str()) && selects_slot
         };
         self.services.iter().find(of)
@@ -49,7 +49,7 @@ impl World {
 
     /// The slot that a Service selects now.
     pub(crate) fn selected(&self, name: &ServiceName) -> Option<Slot> {
-        names::selected(&selector(self.service(name)?)).flatten()
+        Selected::by(&selector(self.service(name)?)).slot()
     }
 
     /// The workload of a slot.
@@ -179,15 +179,16 @@ impl World {
         let mut expected: BTreeMap<String, String> = annotation(service, names::SELECTOR)
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_else(|| rest_of_selector(&found));
-        let Some(selected) = names::selected(&found).filter(|_| rest_of_selector(&found) == expected) else {
+        let selected = Selected::by(&found);
+        if selected == Selected::Unclear || rest_of_selector(&found) != expected {
             expected.insert(names::traffic_of(Some(slot)).to_owned(), names::YES.to_owned());
             drift.push(Drift { what: what(), recorded: shown(&expected), found: shown(&found) });
             return;
-        };
+        }
         // A cut-over that was begun explains what its Services select.
-        if self.stored.record.pending.is_none() && selected != Some(slot) {
+        if self.stored.record.pending.is_none() && selected != Selected::One(slot) {
             let recorded = format!("{slot} since generation {}", live.generation);
-            let found = selected.map_or_else(|| "none".to_owned(), |slot| slot.to_string());
+            let found = selected.slot().map_or_else(|| "none".to_owned(), |slot| slot.to_string());
             drift.push(Drift { what: what(), recorded, found });
         }
     }

@@ -1,4 +1,4 @@
-//! The text formats of Prometheus and OpenMetrics, as far as samples go. Pure.
+//! The text formats of Prometheus and `OpenMetrics`, as far as samples go. Pure.
 //!
 //! Strict: a line that cannot be read is an error, because a sample that is left out looks like nothing having happened.
 //! Parsers that were to be had leave such lines out, or break labels at `}` and `,`, which routes have
