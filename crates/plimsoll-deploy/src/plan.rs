@@ -315,8 +315,8 @@ fn before(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy)
     let wanted = wanted(goal, seen);
     let trial = trial(goal, &wanted, progress, policy);
     // Whoever gets a share and is not on trial, here and now, gets it no longer: before anything else is done to it.
-    let shared = seen.shared().filter(|name| !trial.iter().any(|of| of.0 == **name));
-    let shares: BTreeMap<_, _> = shared.map(|name| (name.clone(), 0)).collect();
+    let stray = seen.shared().filter(|name| !trial.iter().any(|of| of.0 == **name));
+    let shares: BTreeMap<_, _> = stray.map(|name| (name.clone(), 0)).collect();
     if !shares.is_empty() {
         return Action::Weigh { from: seen.generation, shares };
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// One target per environment, and the prober that asks services how they are.
 pub struct Targets {
-    targets: BTreeMap<EnvironmentName, Arc<dyn Target>>,
+    all: BTreeMap<EnvironmentName, Arc<dyn Target>>,
     prober: Arc<dyn Prober>,
     meters: BTreeMap<EnvironmentName, Arc<dyn Meter>>,
 }
@@ -15,7 +15,7 @@ pub struct Targets {
 impl Targets {
     /// The targets by environment.
     pub fn new(targets: BTreeMap<EnvironmentName, Arc<dyn Target>>, prober: Arc<dyn Prober>) -> Self {
-        Self { targets, prober, meters: BTreeMap::new() }
+        Self { all: targets, prober, meters: BTreeMap::new() }
     }
 
     /// With those who count the requests of environments whose targets are not to be asked for them.
@@ -32,8 +32,8 @@ impl Targets {
 
     /// The target of an environment.
     pub fn get(&self, environment: &EnvironmentName) -> Result<Arc<dyn Target>, StepError> {
-        self.targets.get(environment).cloned().ok_or_else(|| {
-            let known: Vec<&str> = self.targets.keys().map(EnvironmentName::as_str).collect();
+        self.all.get(environment).cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.all.keys().map(EnvironmentName::as_str).collect();
             StepError::user(format!("there is no environment `{environment}` in plimsoll.toml"))
                 .with_hint(format!("it has {}", known.join(", ")))
         })
@@ -41,7 +41,7 @@ impl Targets {
 
     /// All of them, by name.
     pub const fn all(&self) -> &BTreeMap<EnvironmentName, Arc<dyn Target>> {
-        &self.targets
+        &self.all
     }
 
     /// The prober.

@@ -1,4 +1,4 @@
-//! NetworkPolicies allow what the services need, which is what plimsoll.toml says of who calls whom, and nothing else.
+//! A `NetworkPolicy` allows what the services need, which is what plimsoll.toml says of who calls whom, and nothing else.
 
 use crate::{
     cluster::Cluster,
@@ -29,14 +29,14 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn of(rendered: &'a Rendered) -> Self {
         let mut source = Self { rendered, callers: Vec::new(), dns: DNS };
-        if !rendered.title.starts_with("typed") {
-            source.callers.push(("api-gateway", INGRESS));
-        } else {
+        if rendered.title.starts_with("typed") {
             source.dns = DNS_NAMESPACE;
             // A service with a port of its own is for everybody, others are for those that call them.
             if rendered.title.ends_with("everything") {
                 source.callers.push(("api-gateway", EVERY_NAMESPACE));
             }
+        } else {
+            source.callers.push(("api-gateway", INGRESS));
         }
         match rendered.title.as_str() {
             "chart with production-values.yaml" | "overlay of all components" => source.callers.push(("", MONITORING)),

@@ -38,7 +38,8 @@ impl Rendered {
 
 /// Objects as one text.
 pub(crate) fn documents(objects: &[Value]) -> String {
-    objects.iter().map(|object| format!("---\n{object}\n")).collect()
+    let documents: Vec<String> = objects.iter().map(|object| format!("---\n{object}\n")).collect();
+    documents.concat()
 }
 
 /// An object as people call it.
@@ -110,10 +111,10 @@ fn overlays() -> Option<Vec<Rendered>> {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let kustomize = directory.path().join("kustomize");
     std::os::unix::fs::symlink(table::at("deploy/kustomize"), &kustomize).expect("a link");
-    let components: String = names("deploy/kustomize/components")
-        .iter()
-        .map(|name| format!("  - ../kustomize/components/{name}\n"))
-        .collect();
+    let components = names("deploy/kustomize/components");
+    let components: Vec<String> =
+        components.iter().map(|name| format!("  - ../kustomize/components/{name}\n")).collect();
+    let components = components.concat();
     let text = format!("resources:\n  - ../kustomize/base\ncomponents:\n{components}");
     let own = directory.path().join("all");
     fs::create_dir(&own).expect("a directory");

@@ -1,4 +1,4 @@
-//! What NetworkPolicies allow, taken together, told as pairs of a peer and a port. Pure.
+//! What every `NetworkPolicy` allows, taken together, told as pairs of a peer and a port. Pure.
 //!
 //! A policy only adds to what others allow, so none of them can be judged by itself: what counts is their sum for a pod.
 

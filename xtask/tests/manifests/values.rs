@@ -85,7 +85,7 @@ pub(crate) fn file(name: &str) -> Values {
 /// The defaults, and these values over them.
 pub(crate) fn with(values: &[&str]) -> Values {
     let mut all = defaults();
-    all.name = values[0].to_owned();
+    values[0].clone_into(&mut all.name);
     all.args.extend(values.iter().flat_map(|value| ["--set-json".to_owned(), (*value).to_owned()]));
     all
 }

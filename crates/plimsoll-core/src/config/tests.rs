@@ -94,7 +94,6 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
             "no header name",
             "content-type",
         ),
-        ("[environments.a]\ncanary = { steps = [5] }", (6, 1), "no canary is asked for", "canary"),
         ("[environments.a]\nbranch = \"-x\"", (6, 10), "`-x` is no branch name", "main"),
         ("[environments.a]\ngate = \"open\"\napproval = { quorum = 1 }", (7, 1), "asks nobody", "gate"),
         ("[environments.a]\napproval = { quorum = 0 }", (6, 23), "quorum of nobody", "at least 1"),
@@ -103,6 +102,20 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
         ("[environments.a]\nslo = { probe_rate = 201 }", (6, 22), "201 probes", "1 to 200"),
         ("[environments.a]\nslo = { max_error_pct = nan }", (6, 25), "NaN per cent", "0 to 100"),
         ("[environments.a]\nslo = { watch = \"2h\" }", (6, 17), "too long", "1h"),
+        ("[environments.a.services.wep]\nport = 1", (5, 26), "no service `wep`", "`web`"),
+        ("port = 80\n[environments.a]\n[environments.b]", (5, 8), "by `web` in `a` and by `web` in `b`", "another"),
+        ("[images]\nplatforms = []", (6, 13), "no platform", "linux/amd64"),
+        ("[images]\nplatforms = [\"linux/amd64\", \"linux/amd64\"]", (6, 29), "named twice", "remove"),
+        ("[checks]\nexclude = [\"a b\"]", (6, 12), "no name of a cargo package", ""),
+    ] {
+        check(rest, place, message, hint);
+    }
+}
+
+#[test]
+fn mistakes_of_a_canary_are_told_with_their_place_and_a_hint() {
+    for (rest, place, message, hint) in [
+        ("[environments.a]\ncanary = { steps = [5] }", (6, 1), "no canary is asked for", "canary"),
         (
             "[environments.a]\nstrategy.kind = \"canary\"\ncanary = { steps = [5, 5] }",
             (7, 20),
@@ -138,11 +151,6 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
             "tell the slots apart",
             "{slot}",
         ),
-        ("[environments.a.services.wep]\nport = 1", (5, 26), "no service `wep`", "`web`"),
-        ("port = 80\n[environments.a]\n[environments.b]", (5, 8), "by `web` in `a` and by `web` in `b`", "another"),
-        ("[images]\nplatforms = []", (6, 13), "no platform", "linux/amd64"),
-        ("[images]\nplatforms = [\"linux/amd64\", \"linux/amd64\"]", (6, 29), "named twice", "remove"),
-        ("[checks]\nexclude = [\"a b\"]", (6, 12), "no name of a cargo package", ""),
     ] {
         check(rest, place, message, hint);
     }

@@ -448,9 +448,9 @@ pub(super) fn unfit(
     slots.iter().find_map(|of| {
         let (crashes, ready, failing) = now.get(of)?;
         let why = failing.as_deref().map(|f| format!(": {f}")).unwrap_or_default();
-        let crashed = *crashes > base.get(of).map_or(0, |b| b.0);
+        let ended = *crashes > base.get(of).map_or(0, |b| b.0);
         let gone = !ready && last.get(of).is_some_and(|l| !l.1);
-        match (crashed, gone) {
+        match (ended, gone) {
             (true, _) => Some((of.clone(), format!("it crashed with a share of the requests{why}"))),
             (_, true) => Some((of.clone(), format!("it is no longer ready{why}"))),
             _ => None,

@@ -279,8 +279,8 @@ impl DriveError {
             Self::NotReady { log_tail, .. }
             | Self::Smoke { log_tail, .. }
             | Self::Canary { log_tail, .. }
-            | Self::Returned { log_tail, .. } => log_tail,
-            Self::Target(TargetError::Slot { log_tail, .. }) => log_tail,
+            | Self::Returned { log_tail, .. }
+            | Self::Target(TargetError::Slot { log_tail, .. }) => log_tail,
             _ => &[],
         }
     }

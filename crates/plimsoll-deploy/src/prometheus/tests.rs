@@ -24,11 +24,10 @@ async fn server(answers: &'static [(&'static str, &'static str)]) -> String {
                     line.clear();
                 }
                 let found = answers.iter().find(|(word, _)| first.contains(word)).map_or("", |(_, series)| series);
-                let (status, body) = match authorized {
-                    true => {
-                        (200, format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{found}]}}}}"#))
-                    }
-                    false => (401, r#"{"status":"error","error":"who are you?"}"#.to_owned()),
+                let (status, body) = if authorized {
+                    (200, format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{found}]}}}}"#))
+                } else {
+                    (401, r#"{"status":"error","error":"who are you?"}"#.to_owned())
                 };
                 let head =
                     format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());

@@ -12,7 +12,7 @@ use std::{
 /// Buckets for each power of two of microseconds: a percentile is told to 6 %, which is what two releases are compared by.
 const STEPS: u64 = 16;
 
-/// Buckets of a histogram, up to 2^32 µs (71 minutes). Below [`STEPS`] µs there is one for each.
+/// Buckets of a histogram, up to 2^32 µs (71 minutes). Below 16 µs there is one for each.
 pub const BUCKETS: usize = 464;
 
 /// Latencies in buckets with fixed bounds, so that histograms of several processes can be added.

@@ -95,7 +95,9 @@ mod tests {
     fn buckets_are_told_by_their_bounds_and_the_reading_before_is_taken_off() {
         let histogram = |filled: &[(usize, u64)]| {
             let mut histogram = proxy::Histogram::default();
-            filled.iter().for_each(|(i, n)| histogram.counts[*i] = *n);
+            for (i, n) in filled {
+                histogram.counts[*i] = *n;
+            }
             histogram
         };
         let bound = proxy::upper_bound_us;

@@ -15,7 +15,7 @@ pub(crate) async fn weigh(
     let environment = supervisor.environment(name).await;
     advance(name, &environment, weights.from)?;
     let what = || format!("share the requests of {name}");
-    if !environment.lock.as_ref().is_some_and(|lock| lock.run == weights.run) {
+    if environment.lock.as_ref().is_none_or(|lock| lock.run != weights.run) {
         return Err(refused(what(), format!("run {} does not hold the lock", weights.run)));
     }
     for (service, share) in &weights.shares {

@@ -78,7 +78,7 @@ impl Delivery {
         }
         let registry_launch = daemons::registry_launch(&program, &session.state.path().join("registry"));
         let meters = meters(session, &prober, &secrets);
-        Ok(Self { targets, meters, local, http, prober, registry, registry_launch })
+        Ok(Self { targets, local, http, prober, meters, registry, registry_launch })
     }
 
     fn locator(&self, session: &Session) -> Registry {

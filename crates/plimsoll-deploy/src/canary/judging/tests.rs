@@ -4,7 +4,7 @@ use super::*;
 use crate::traffic::Probed;
 use std::collections::BTreeMap;
 
-/// A generator that gives the same numbers on every machine (SplitMix64).
+/// A generator that gives the same numbers on every machine (`SplitMix64`).
 struct Dice(u64);
 
 impl Dice {
@@ -42,8 +42,8 @@ fn answer(slot: Slot, dice: &mut Dice, into: &mut Answers) {
 }
 
 /// Requests shared half and half, judged after every five hundred; the verdict and after how many requests of the new slot.
-fn course(canary: &Canary, new: Slot, old: Slot, seed: u64, most: u64) -> (Judgement, u64) {
-    let (mut dice, mut seen) = (Dice(seed), Compared::default());
+fn course(canary: &Canary, new: Slot, old: Slot, first: u64, most: u64) -> (Judgement, u64) {
+    let (mut dice, mut seen) = (Dice(first), Compared::default());
     loop {
         for _ in 0..500 {
             answer(new, &mut dice, &mut seen.canary);
