@@ -1,13 +1,14 @@
 //! Releases that are tried on a share of the requests: what clients in the cluster see, and what becomes of the share.
 
 use crate::{
-    clients::{Counted, begin},
+    clients::{Counted, begin, seconds},
     driving::{deploy, look, quick, reach, rollback, with},
     world::{Cluster, World, cluster, spec},
 };
+use plimsoll_core::Slot;
 use plimsoll_deploy::{
     Canary, CanaryStep, Drive, DriveError, DriveEvent, DriveObserver, Goal, Outcome, Policy, ReleaseRecord,
-    ServiceSpec, drive,
+    ServiceSpec, Target as _, drive,
 };
 use serde_json::{Value, json};
 use std::{
@@ -274,9 +275,11 @@ async fn a_pod_with_a_share_that_is_replaced_in_time_gives_it_to_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_share_whose_run_was_killed_is_taken_away_by_a_rollback_to_what_serves() {
-    let Some(scene) = Scene::new("canary-dead", &[]).await else { return };
-    let (goal, policy, heard) = (scene.second(&[]), policy(&[50], Duration::from_secs(50)), Heard::new());
+async fn a_share_whose_run_was_killed_is_taken_away_by_a_rollback_to_what_serves_with_its_clients() {
+    // Nobody's connection ends by itself.
+    let env = [("KEPT", "1000000000")];
+    let Some(scene) = Scene::new("canary-dead", &env).await else { return };
+    let (goal, policy, heard) = (scene.second(&env), policy(&[50], Duration::from_secs(50)), Heard::new());
     tokio::select! {
         done = tried(&scene, &goal, &policy, &heard) => panic!("it was to be killed: {done:?}"),
         () = heard.given() => {}
@@ -284,9 +287,22 @@ async fn a_share_whose_run_was_killed_is_taken_away_by_a_rollback_to_what_serves
     let seen = look(&scene.world.target).await;
     let name = "gateway".parse().expect("a name");
     assert_eq!((seen.services[&name].share, seen.drift.as_slice()), (50, &[][..]), "what it gave is there");
+    let Some(clients) = begin(&scene.world, 40, Some(PAUSE)) else { return };
+    let begun = Instant::now();
+    // Ends by the bound.
+    while scene.world.target.traffic(&name, Slot::Green).await.expect("counters").total().real.requests < 50 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "clients come to the share");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     // As though the half minute of the lock were over.
     scene.world.kubectl(&["annotate", "lease", "plimsoll.staging", "plimsoll.dev/lease-ms=1", "--overwrite"]);
     let other = scene.world.target_at(&scene.cluster.access);
     reach(&other, &rollback(3, scene.one.clone())).await.expect("what serves can be put back");
+    let (back, took) = (seconds(), begun.elapsed());
     scene.is_untouched().await;
+    assert!(took < Duration::from_secs(37), "the clients were there to the end and after it: {took:?}");
+    let counted = ended("a killed run", clients).await;
+    assert_eq!(counted.failed, 0, "{}", counted.text);
+    let last = |slot: &str| counted.slots[slot].1;
+    assert!(last("green") <= back && last("blue") > back, "they left at {back}: {:?}", counted.slots);
 }

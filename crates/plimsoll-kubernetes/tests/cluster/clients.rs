@@ -13,7 +13,7 @@ use std::{
 use tokio::task::JoinHandle;
 
 /// How long the clients are there: a release and a rollback on a machine that has other things to do take half of it.
-const SECONDS: u64 = 16;
+const SECONDS: u64 = 30;
 
 /// What the clients counted.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ pub(crate) fn begin(world: &World, seconds: u64, pause: Option<u32>) -> Option<J
     }))
 }
 
-fn seconds() -> u64 {
+pub(crate) fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
