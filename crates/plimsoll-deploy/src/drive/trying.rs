@@ -167,6 +167,7 @@ impl Driver<'_> {
                 let reason = format!("{} of at least {} requests", in_step(trial), canary.min_requests);
                 Some((slot_of(&trial.service)?, format!("the new slot had {reason} with this share")))
             }
+            _ if trial.share == 0 => Some((slot_of(&trial.service)?, "the new slot has no share just now".to_owned())),
             _ if old(trial) => Some((slot_of(&trial.service)?, "its numbers stand still".to_owned())),
             _ => None,
         });
