@@ -16,8 +16,10 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 /// What is known since the first share was given.
+#[derive(Default)]
 pub(super) struct Trying {
-    begun: Instant,
+    /// When it was given.
+    begun: Option<Instant>,
     compared: BTreeMap<ServiceName, Compared>,
     /// The last reading of each slot.
     last: BTreeMap<SlotOf, Traffic>,
@@ -25,13 +27,6 @@ pub(super) struct Trying {
     grew: BTreeMap<SlotOf, Instant>,
     /// The steps that were passed.
     pub(super) steps: Vec<CanaryStep>,
-}
-
-impl Default for Trying {
-    fn default() -> Self {
-        let (compared, last, grew) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { begun: Instant::now(), compared, last, grew, steps: Vec::new() }
-    }
 }
 
 /// One step: what it began with.
@@ -69,6 +64,7 @@ impl Driver<'_> {
         self.read(canary, slots).await;
         let shares: BTreeMap<_, _> = slots.iter().map(|(service, _)| (service.clone(), share)).collect();
         self.progress.tried.extend(slots.iter().cloned());
+        self.trying.begun.get_or_insert_with(Instant::now);
         self.weigh(seen.generation, shares.clone()).await?;
         let compared = &self.trying.compared;
         let before = compared.iter().map(|(name, seen)| (name.clone(), seen.canary.requests)).collect();
@@ -78,6 +74,8 @@ impl Driver<'_> {
         loop {
             tokio::time::sleep(canary.interval).await;
             let now = self.look().await?;
+            // A canary takes an hour: what the target could not answer at its beginning does not count at its end.
+            self.faults = 0;
             let theirs = now.generation != seen.generation || now.stopped || !now.drift.is_empty();
             if theirs || self.lost.borrow().is_some() || *self.cancelled.borrow() {
                 return Ok(());
@@ -179,7 +177,7 @@ impl Driver<'_> {
             self.progress.passed = step.share;
             let step = self.trying.steps.last().expect("it was just added").clone();
             self.tell(&DriveEvent::Tried { step });
-        } else if self.trying.begun.elapsed() >= canary.hold {
+        } else if self.trying.begun.is_some_and(|begun| begun.elapsed() >= canary.hold) {
             let nobody = step.slots.first().cloned().map(|of| (of, "its step was not over".to_owned()));
             let Some((of, reason)) = waits.or(nobody) else { return true };
             let held = canary.hold.as_secs();
