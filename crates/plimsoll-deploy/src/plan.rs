@@ -203,8 +203,12 @@ pub fn next(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Polic
     if let Some(stale) = stale(goal, seen, progress) {
         return Action::Refuse(stale);
     }
-    // A person who puts a release back wants the drift gone; everybody else must not fight over it.
+    // A person who puts a release back wants the drift gone; everybody else must not fight over it, nor leave a share behind.
     if !seen.drift.is_empty() && goal.change() != Change::Rollback {
+        let shares: BTreeMap<_, _> = seen.shared().map(|name| (name.clone(), 0)).collect();
+        if !shares.is_empty() {
+            return Action::Weigh { from: seen.generation, shares };
+        }
         return Action::Refuse(Refusal::Drifted { environment: seen.environment.clone(), drift: seen.drift.clone() });
     }
     match stage(goal, seen) {

@@ -5,7 +5,7 @@ use crate::{
     load::ProbeReport,
     observation::Observation,
     plan::{SlotOf, is_ready},
-    traffic::Probed,
+    traffic::{Probed, Traffic},
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -60,7 +60,9 @@ impl Policy {
 pub(crate) struct Sample {
     /// For each watched slot: crashes since it was stood up, and whether all its replicas are ready.
     pub(crate) slots: BTreeMap<SlotOf, (u32, bool, Option<String>)>,
-    /// Counters of real traffic, all watched slots together.
+    /// The last reading of each watched slot.
+    pub(crate) counted: BTreeMap<SlotOf, Traffic>,
+    /// What was answered since the first readings, by all of them together.
     pub(crate) real: Probed,
     /// Probes so far.
     pub(crate) probes: ProbeReport,

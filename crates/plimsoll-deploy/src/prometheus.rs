@@ -61,6 +61,8 @@ enum PrometheusError {
     Missing { query: String, replica: String },
     #[error("{query}: {value} is no number of requests")]
     NoCount { query: String, value: String },
+    #[error("{query} does not tell replicas apart; `sum by (pod) (…)` does, or `by (instance)`")]
+    Sum { query: String },
     #[error("{query}: {reason}")]
     Histogram { query: String, reason: String },
 }
@@ -84,8 +86,10 @@ struct Series {
 }
 
 impl Series {
-    fn replica(&self) -> String {
-        REPLICA.iter().find_map(|label| self.metric.get(*label)).map_or_else(|| "all".to_owned(), Clone::clone)
+    /// Sums over replicas fall when one ends and jump when it is seen again, which new requests are not to be told from.
+    fn replica(&self, query: &str) -> Result<String, PrometheusError> {
+        let replica = REPLICA.iter().find_map(|label| self.metric.get(*label)).cloned();
+        replica.ok_or_else(|| PrometheusError::Sum { query: query.to_owned() })
     }
 
     fn count(&self, query: &str) -> Result<u64, PrometheusError> {
@@ -150,7 +154,7 @@ impl Prometheus {
     async fn by_replica(&self, query: &str) -> Result<BTreeMap<String, u64>, PrometheusError> {
         let mut counts = BTreeMap::new();
         for series in self.ask(query).await? {
-            *counts.entry(series.replica()).or_insert(0) += series.count(query)?;
+            *counts.entry(series.replica(query)?).or_insert(0) += series.count(query)?;
         }
         Ok(counts)
     }
@@ -158,7 +162,8 @@ impl Prometheus {
     async fn histograms(&self, query: &str) -> Result<BTreeMap<String, Histogram>, PrometheusError> {
         let mut buckets: BTreeMap<String, BTreeMap<u64, u64>> = BTreeMap::new();
         for series in self.ask(query).await? {
-            let bucket = buckets.entry(series.replica()).or_default().entry(series.bound(query)?).or_insert(0);
+            let of = buckets.entry(series.replica(query)?).or_default();
+            let bucket = of.entry(series.bound(query)?).or_insert(0);
             *bucket += series.count(query)?;
         }
         let one = |(replica, buckets): (String, BTreeMap<u64, u64>)| {

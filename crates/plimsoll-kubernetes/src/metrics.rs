@@ -103,7 +103,7 @@ impl Reading<'_> {
             let count = self.whole(metric, sample.value)?;
             let status = sample.labels.get(&self.metrics.status).map_or("", String::as_str);
             let failed = self.is_failure(metric, status)?;
-            if let Some(of) = self.kind(sample, counted) {
+            if let Some(of) = self.kind(metric, sample, counted)? {
                 of.requests += count;
                 of.failed += if failed { count } else { 0 };
             }
@@ -111,14 +111,26 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Which counters a sample belongs to, if to any.
-    fn kind<'c>(&self, sample: &Sample, counted: &'c mut Probed) -> Option<&'c mut SlotTraffic> {
-        let route = self.metrics.route.iter().find_map(|label| sample.labels.get(label));
-        if route.is_some_and(|route| self.metrics.ignores(route)) {
-            return None;
+    /// Which counters a sample belongs to, if to any. Where routes are not told, the questions of the kubelet, and ours for these
+    /// very metrics, would be taken for requests.
+    fn kind<'c>(
+        &self,
+        metric: &str,
+        sample: &Sample,
+        counted: &'c mut Probed,
+    ) -> Result<Option<&'c mut SlotTraffic>, MetricsError> {
+        let labels = &self.metrics.route;
+        match labels.iter().find_map(|label| sample.labels.get(label)) {
+            Some(route) if self.metrics.ignores(route) => return Ok(None),
+            None if !labels.is_empty() => {
+                let what =
+                    format!("no label {}, so that nobody knows which requests machines make", labels.join(" or "));
+                return Err(self.wrong(metric, what));
+            }
+            _ => {}
         }
         let is_probe = sample.labels.get(&self.metrics.probe).is_some_and(|probe| probe == "true");
-        Some(if is_probe { &mut counted.probe } else { &mut counted.real })
+        Ok(Some(if is_probe { &mut counted.probe } else { &mut counted.real }))
     }
 
     fn is_failure(&self, metric: &str, status: &str) -> Result<bool, MetricsError> {
@@ -142,12 +154,11 @@ impl Reading<'_> {
             let bound = self.bound(metric, sample)?;
             series.entry(key).or_default().push((bound, self.whole(metric, sample.value)?));
         }
-        for (key, mut cumulative) in series {
-            cumulative.sort_unstable();
+        for (key, cumulative) in series {
             let labels = key.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             let sample = Sample { name: bucket.clone(), labels, value: 0.0 };
-            let histogram = self.histogram(metric, &cumulative)?;
-            if let Some(of) = self.kind(&sample, counted) {
+            let histogram = Histogram::from_cumulative(cumulative).map_err(|reason| self.wrong(metric, reason))?;
+            if let Some(of) = self.kind(metric, &sample, counted)? {
                 of.latency.add(&histogram);
             }
         }
@@ -165,22 +176,6 @@ impl Reading<'_> {
             Some(bound) if (0.0..1e9).contains(&bound) => Ok((bound * unit).round() as u64),
             _ => Err(self.wrong(metric, format!("the bound le=\"{text}\""))),
         }
-    }
-
-    /// From counts up to each bound to counts within each bucket.
-    fn histogram(&self, metric: &str, cumulative: &[(u64, u64)]) -> Result<Histogram, MetricsError> {
-        if cumulative.last().is_none_or(|(bound, _)| *bound != u64::MAX) {
-            return Err(self.wrong(metric, "no bucket le=\"+Inf\"".to_owned()));
-        }
-        let (mut counts, mut before) = (BTreeMap::new(), 0);
-        for (bound, count) in cumulative {
-            let within = count.checked_sub(before);
-            let within =
-                within.ok_or_else(|| self.wrong(metric, "a bucket that holds less than the one in it".to_owned()))?;
-            *counts.entry(*bound).or_default() += within;
-            before = *count;
-        }
-        Ok(Histogram { counts })
     }
 
     fn whole(&self, metric: &str, value: f64) -> Result<u64, MetricsError> {

@@ -17,12 +17,14 @@ const TRIES: u32 = 10;
 /// How long clients may take to leave pods that lost their share. Who is still there then is asked to with each answer.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// The share, in percent, that the slot which is not live gets: at least 1 where a ready pod of it gets traffic.
+/// The share, in percent, that the slot which is not live gets: at least 1 where a pod of it gets traffic, or will as soon as
+/// it is ready.
 pub(crate) fn percent(world: &World, service: &ServiceName, live: Slot) -> u8 {
     let label = names::traffic_of(Some(live));
-    let sharing = world.all_pods_of(service, live.other()).filter(|p| pods::is_ready(p) && has(p, label)).count();
+    let labelled: Vec<_> = world.all_pods_of(service, live.other()).filter(|p| has(p, label)).collect();
+    let sharing = labelled.iter().filter(|p| pods::is_ready(p)).count();
     let serving = world.all_pods_of(service, live).filter(|p| pods::is_ready(p)).count();
-    rounded(sharing, serving)
+    rounded(sharing, serving).max(u8::from(!labelled.is_empty()))
 }
 
 fn rounded(sharing: usize, serving: usize) -> u8 {
@@ -98,7 +100,9 @@ async fn set(site: &Site<'_>, world: &World, service: &ServiceName, share: u8) -
     join_all(join.iter().map(|pod| pods::lame_duck(site.cluster, pod, false))).await;
     try_join_all(join.iter().map(|pod| relabel(site, pod, label, true))).await?;
     try_join_all(leave.iter().map(|pod| relabel(site, pod, label, false))).await?;
-    let addresses = |pods: &[&Pod]| pods.iter().filter_map(|p| pods::address(p).map(str::to_owned)).collect::<Vec<_>>();
+    // The address of one that has ended may be another one's by now.
+    let running = |of: &[&Pod]| of.iter().copied().filter(|pod| pods::is_running(pod)).cloned().collect::<Vec<Pod>>();
+    let addresses = |of: &[&Pod]| running(of).iter().filter_map(pods::address).map(str::to_owned).collect::<Vec<_>>();
     let (inside, mut outside) = (addresses(&join), addresses(&leave));
     outside.extend(addresses(&rest));
     endpoints::follow(site, [service], |world, _, found| {

@@ -132,6 +132,11 @@ fn slow(canary: &Canary, seen: &Compared, alpha: f64) -> Result<(f64, f64), Stri
         }
     }
     let p99 = seen.stable.latency.quantile_us(99).ok_or("no latencies of the live slot")?;
+    // Only what lies in a bucket without a bound is above this.
+    let (beyond, of) = seen.stable.latency.above(u64::MAX - 1);
+    if beyond * 100 >= of {
+        return Err("the live slot's 99th percentile is beyond the last bucket of its histogram".to_owned());
+    }
     let (above, all) = seen.canary.latency.above(p99.saturating_add(canary.max_p99_diff_ms.saturating_mul(1000)));
     Ok(bounds(above, all, alpha))
 }

@@ -4,7 +4,7 @@ use super::{Drive, DriveError, DriveEvent, Outcome, WaitingFor, again, trying::T
 use crate::{
     goal::Goal,
     load::{ProbeLoad, ProbeReport, ProbeTarget, common_requests, requests},
-    observation::{LockView, Observation},
+    observation::{LockView, Observation, SlotView},
     plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, is_live_by, is_ready, moves_made, next},
     policy::Sample,
     probe::run_smoke,
@@ -436,25 +436,28 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// The first of these slots that is not fit for its share of the requests, and why: it crashed since `base`, or is not
-/// ready now and was not in `last`.
+/// The first of these slots that is not fit for its share of the requests, and why: it crashed since `base`, or has fewer
+/// ready replicas than then, now and in `last`. Replicas that an autoscaler adds may take their time.
 pub(super) fn unfit(
     slots: &[SlotOf],
     base: &Observation,
     last: &Observation,
     now: &Observation,
 ) -> Option<(SlotOf, String)> {
-    let [base, last, now] = [base, last, now].map(|seen| Sample::look(seen, slots));
+    let view = |seen: &Observation, of: &SlotOf| {
+        let standby = seen.services.get(&of.0).and_then(|view| view.standby.clone());
+        standby.filter(|slot| slot.slot == of.1)
+    };
     slots.iter().find_map(|of| {
-        let (crashes, ready, failing) = now.get(of)?;
-        let why = failing.as_deref().map(|f| format!(": {f}")).unwrap_or_default();
-        let ended = *crashes > base.get(of).map_or(0, |b| b.0);
-        let gone = !ready && last.get(of).is_some_and(|l| !l.1);
-        match (ended, gone) {
-            (true, _) => Some((of.clone(), format!("it crashed with a share of the requests{why}"))),
-            (_, true) => Some((of.clone(), format!("it is no longer ready{why}"))),
-            _ => None,
+        let (began, before, now) = (view(base, of)?, view(last, of), view(now, of));
+        let short = |slot: &Option<SlotView>| {
+            slot.as_ref().is_none_or(|slot| slot.ready < slot.replicas && slot.ready < began.ready)
+        };
+        let why = now.as_ref().and_then(|slot| slot.failing.as_deref()).map(|f| format!(": {f}")).unwrap_or_default();
+        if now.as_ref().is_some_and(|slot| slot.crashes > began.crashes) {
+            return Some((of.clone(), format!("it crashed with a share of the requests{why}")));
         }
+        (short(&now) && short(&before)).then(|| (of.clone(), format!("it is no longer ready{why}")))
     })
 }
 

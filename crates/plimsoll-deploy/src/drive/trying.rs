@@ -15,6 +15,9 @@ use plimsoll_core::{Generation, ServiceName, Slot};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
+/// How a reason to hold begins that holds at every step.
+const UNREAD: &str = "its numbers cannot be read";
+
 /// What is known since the first share was given.
 #[derive(Default)]
 pub(super) struct Trying {
@@ -73,9 +76,22 @@ impl Driver<'_> {
         // Ends by the time that all steps may take together.
         loop {
             tokio::time::sleep(canary.interval).await;
-            let now = self.look().await?;
-            // A canary takes an hour: what the target could not answer at its beginning does not count at its end.
-            self.faults = 0;
+            let now = match self.with.target.observe().await {
+                Ok(now) => now,
+                // What cannot be looked at is not known: it is waited for like everything else.
+                Err(error @ TargetError::Unreachable { .. }) => {
+                    let reason = plimsoll_core::chain(&error);
+                    self.tell(&DriveEvent::TryingAgain { reason: reason.clone() });
+                    if self.is_over(canary) {
+                        self.not_tried(&slots[0], share, reason).await;
+                    }
+                    if self.is_over(canary) || self.lost.borrow().is_some() || *self.cancelled.borrow() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(error) => return Err(DriveError::Target(error)),
+            };
             let theirs = now.generation != seen.generation || now.stopped || !now.drift.is_empty();
             if theirs || self.lost.borrow().is_some() || *self.cancelled.borrow() {
                 return Ok(());
@@ -86,7 +102,11 @@ impl Driver<'_> {
             }
             if slots.iter().any(|(service, _)| now.services.get(service).is_none_or(|view| view.share == 0)) {
                 // A replica that had the share may have been replaced by one that has not.
-                self.weigh(seen.generation, shares.clone()).await?;
+                let weights =
+                    Weights { from: seen.generation, run: self.with.goal.owner().run, shares: shares.clone() };
+                if let Err(error) = self.with.target.weigh(&weights).await {
+                    tracing::warn!(error = plimsoll_core::chain(&error), "no share was given again");
+                }
             }
             let trials = self.judged(&now, canary, &step).await;
             self.tell(&DriveEvent::Trying { share, millis: millis(step.begun), trials: trials.clone() });
@@ -134,9 +154,10 @@ impl Driver<'_> {
         let one = |(service, _): &SlotOf| {
             let known = self.trying.compared.get(service).cloned().unwrap_or_default();
             let share = seen.services.get(service).map_or(0, |view| view.share);
-            let judgement = match unread.get(service) {
-                Some(reason) => Judgement::Hold(format!("its numbers cannot be read: {reason}")),
-                None => judge(canary, step.slots.len(), &known),
+            let judgement = match (judge(canary, step.slots.len(), &known), unread.get(service)) {
+                (abort @ Judgement::Abort(_), _) => abort,
+                (_, Some(reason)) => Judgement::Hold(format!("{UNREAD}: {reason}")),
+                (judgement, None) => judgement,
             };
             Trial { service: service.clone(), share, seen: known, judgement }
         };
@@ -160,7 +181,9 @@ impl Driver<'_> {
         };
         // Each step needs requests of its own, and now: numbers that stand still are no success.
         let waits = trials.iter().find_map(|trial| match &trial.judgement {
-            Judgement::Hold(reason) if canary.is_last(step.share) => Some((slot_of(&trial.service)?, reason.clone())),
+            Judgement::Hold(reason) if canary.is_last(step.share) || reason.starts_with(UNREAD) => {
+                Some((slot_of(&trial.service)?, reason.clone()))
+            }
             _ if in_step(trial) < canary.min_requests => {
                 let reason = format!("{} of at least {} requests", in_step(trial), canary.min_requests);
                 Some((slot_of(&trial.service)?, format!("the new slot had {reason} with this share")))
@@ -177,7 +200,7 @@ impl Driver<'_> {
             self.progress.passed = step.share;
             let step = self.trying.steps.last().expect("it was just added").clone();
             self.tell(&DriveEvent::Tried { step });
-        } else if self.trying.begun.is_some_and(|begun| begun.elapsed() >= canary.hold) {
+        } else if self.is_over(canary) {
             let nobody = step.slots.first().cloned().map(|of| (of, "its step was not over".to_owned()));
             let Some((of, reason)) = waits.or(nobody) else { return true };
             let held = canary.hold.as_secs();
@@ -187,6 +210,11 @@ impl Driver<'_> {
             return false;
         }
         true
+    }
+
+    /// Whether the time of all steps is over.
+    fn is_over(&self, canary: &Canary) -> bool {
+        self.trying.begun.is_some_and(|begun| begun.elapsed() >= canary.hold)
     }
 
     fn steps_so_far(&mut self, step: &Step<'_>, trials: Vec<Trial>) {

@@ -9,13 +9,14 @@ use crate::{
     observation::{Observation, ReleaseRecord},
     plan::{SlotOf, Verdict, idle, is_live_by},
     policy::{Sample, breach, is_judged},
-    traffic::Probed,
 };
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// The pause between two looks: a crash 50 ms after the switch is answered within a fifth of a second.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the counters of a slot are waited for.
+const COUNT: Duration = Duration::from_millis(500);
 /// A live slot may be without a generation for so long. Targets wait a few seconds for a slot to accept one; the answer
 /// to a cut-over may be lost before those are over.
 const ACTIVE: Duration = Duration::from_secs(10);
@@ -104,19 +105,23 @@ impl Driver<'_> {
         }
     }
 
-    /// What is known now. Counters that cannot be read keep their last value: that never speaks for the new slots.
+    /// What is known now. Counters that cannot be read say nothing, until they can be again; where there were none at the
+    /// beginning, the first ones are it.
     pub(super) async fn sample(&self, seen: &Observation, slots: &[SlotOf], last: &Sample) -> Sample {
-        let mut real = Probed::default();
-        for (service, slot) in slots {
-            match self.with.count(service, *slot).await {
-                Ok(traffic) => real.real.add(&traffic.total().real),
-                Err(error) => {
-                    tracing::debug!(%error, %service, "no counters of real traffic");
-                    real = last.real.clone();
-                    break;
+        let (mut counted, mut real) = (last.counted.clone(), last.real.clone());
+        for of in slots {
+            // Of the target, which is quick: a crash is not to wait for a monitoring system.
+            match timeout(COUNT, self.with.target.traffic(&of.0, of.1)).await {
+                Ok(Ok(now)) => {
+                    if let Some(before) = counted.get(of) {
+                        real.real.add(&now.since(before).total().real);
+                    }
+                    counted.entry(of.clone()).or_default().sources.extend(now.sources);
                 }
+                Ok(Err(error)) => tracing::debug!(%error, service = %of.0, "no counters of real traffic"),
+                Err(_late) => tracing::debug!(service = %of.0, "no counters of real traffic in time"),
             }
         }
-        Sample { slots: Sample::look(seen, slots), real, probes: self.load.report() }
+        Sample { slots: Sample::look(seen, slots), counted, real, probes: self.load.report() }
     }
 }

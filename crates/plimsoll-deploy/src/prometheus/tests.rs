@@ -79,15 +79,17 @@ async fn what_is_missing_or_no_number_is_an_error_that_names_the_query() {
     const OPEN: &str = r#"{"metric":{"pod":"a","le":"0.005"},"value":[1,"90"]}"#;
     const FALLING: &str =
         r#"{"metric":{"pod":"a","le":"0.005"},"value":[1,"90"]},{"metric":{"pod":"a","le":"+Inf"},"value":[1,"80"]}"#;
-    let cases: [(&'static [(&str, &str)], &str); 8] = [
+    const SUM: &str = r#"{"metric":{},"value":[1,"100"]}"#;
+    let cases: [(&'static [(&str, &str)], &str); 9] = [
+        (&[("requests", SUM)], "does not tell replicas apart"),
         (&[], "requests{slot=\"green\"} has no samples"),
         (&[("requests", REQUESTS)], "failed{slot=\"green\"} has no samples"),
         (&[("requests", REQUESTS), ("failed", OTHER), ("latency", LATENCY)], "no sample for a"),
         (&[("requests", REQUESTS), ("failed", NAN), ("latency", LATENCY)], "NaN is no number of requests"),
         (&[("requests", RATE), ("failed", FAILED), ("latency", LATENCY)], "0.25 is no number of requests"),
         (&[("requests", REQUESTS), ("failed", FAILED)], "latency{slot=\"green\"} has no samples"),
-        (&[("requests", REQUESTS), ("failed", FAILED), ("latency", OPEN)], "no last bucket"),
-        (&[("requests", REQUESTS), ("failed", FAILED), ("latency", FALLING)], "80 after 90"),
+        (&[("requests", REQUESTS), ("failed", FAILED), ("latency", OPEN)], "no bucket le"),
+        (&[("requests", REQUESTS), ("failed", FAILED), ("latency", FALLING)], "holds less"),
     ];
     for (answers, expected) in cases {
         let error = read(answers, "s3cret").await.unwrap_err();

@@ -52,8 +52,13 @@ fn what_is_declared_and_has_no_samples_has_answered_nothing() {
 #[test]
 fn what_is_not_known_is_an_error_and_not_zero() {
     fails("up 1\n", "no http_requests_total");
-    fails("http_requests_total{status=\"200\"} 1\n", "no http_request_duration_seconds");
-    fails(&format!("{DECLARED}http_requests_total{{status=\"200\"}} 1\n"), "no http_request_duration_seconds");
+    fails("http_requests_total{path=\"/\",status=\"200\"} 1\n", "no http_request_duration_seconds");
+    let one = format!("{DECLARED}http_requests_total{{path=\"/\",status=\"200\"}} 1\n");
+    fails(&one, "no http_request_duration_seconds");
+    fails(
+        "http_requests_total{status=\"200\"} 1\n",
+        "http_requests_total with no label route or path, so that nobody knows which requests machines make",
+    );
     let count = |value: &str| format!("{DECLARED}http_requests_total{{status=\"200\"}} {value}\n");
     fails(&count("NaN"), "http_requests_total with the count NaN");
     fails(&count("-1"), "http_requests_total with the count -1");
@@ -90,8 +95,8 @@ fn names_and_unit_are_those_that_were_declared() {
         ..Metrics::default()
     };
     let text = "answers{class=\"5xx\",handler=\"/\"} 2\nanswers{class=\"2xx\",handler=\"/up\"} 9\n\
-                answers{class=\"2xx\",synthetic=\"true\"} 3\n\
-                answer_ms_bucket{le=\"10\"} 2\nanswer_ms_bucket{le=\"+Inf\"} 2\n";
+                answers{class=\"2xx\",handler=\"/\",synthetic=\"true\"} 3\n\
+                answer_ms_bucket{handler=\"/\",le=\"10\"} 2\nanswer_ms_bucket{handler=\"/\",le=\"+Inf\"} 2\n";
     let counted = Reading { pod: "web-0", metrics: &metrics }.read(&text::parse(text).unwrap()).unwrap();
     assert_eq!((counted.real.requests, counted.real.failed, counted.probe.requests), (2, 2, 3));
     assert_eq!(counted.real.latency.counts, [(10_000, 2), (u64::MAX, 0)].into());

@@ -14,7 +14,6 @@ use crate::{
         replica::{Begin, Replica, Status},
         router::Router,
         state::{self, EnvironmentState, SlotState, State},
-        traffic::Baseline,
     },
 };
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Timestamp};
@@ -55,8 +54,6 @@ pub(crate) struct Supervisor {
     listeners: Mutex<BTreeMap<Door, TcpListener>>,
     turns: Mutex<BTreeMap<EnvironmentName, Arc<tokio::sync::Mutex<()>>>>,
     leases: Mutex<BTreeMap<EnvironmentName, Instant>>,
-    /// Where the counters of each slot stood as it was stood up.
-    pub(crate) baselines: Mutex<BTreeMap<SlotKey, Baseline>>,
 }
 
 /// Nothing here is left half-changed by a panic: each critical section is one insertion or one look.
@@ -84,7 +81,6 @@ impl Supervisor {
             listeners: Mutex::default(),
             turns: Mutex::default(),
             leases: Mutex::default(),
-            baselines: Mutex::default(),
         })
     }
 

@@ -210,7 +210,6 @@ async fn stand_up(
     }
     let stands = stands(supervisor, &key).await?;
     if supervisor.statuses(&key).is_empty() {
-        traffic::begin(supervisor, &key).await;
         supervisor.keep(&key, stands.replicas.iter().map(|_| Begin::Fresh).collect());
     }
     supervisor.router.push(supervisor).await?;

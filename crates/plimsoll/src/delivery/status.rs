@@ -296,7 +296,8 @@ mod tests {
             render(&Status { environments }),
             "production: 1.1.0 since 1970-01-01T00:00:00.000Z (generation 7)\n  \
              started by bob@x, approved by ann@x, run 20260101-000000-0000\n  \
-             api                      green 1/2 ready  http://127.0.0.1:4000\n    replica 1 does not answer\n\
+             api                      green 1/2 ready  http://127.0.0.1:4000\n    \
+             canary: 1.0.0 gets 5 % of the requests\n    replica 1 does not answer\n\
              staging: nothing was deployed yet\n"
         );
     }

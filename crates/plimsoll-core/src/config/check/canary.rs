@@ -38,9 +38,9 @@ impl Check<'_> {
         }
         let steps = u64::try_from(canary.steps.len()).unwrap_or(u64::MAX);
         let shortest = canary.step.millis().saturating_mul(steps);
-        if canary.hold.millis() < shortest || canary.hold > Period::from_secs(24 * 3600) {
+        if canary.hold.millis() <= shortest || canary.hold > Period::from_secs(24 * 3600) {
             let message =
-                format!("{} is not between the time of {steps} steps of {} and a day", canary.hold, canary.step);
+                format!("{} is not more than {steps} steps of {} and at most a day", canary.hold, canary.step);
             self.value(&below("hold"), message, "such as \"1h\"");
         }
         if canary.min_requests == 0 {

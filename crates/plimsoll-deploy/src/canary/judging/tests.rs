@@ -138,3 +138,14 @@ fn probes_count_only_where_they_are_to() {
     without.add(&traffic, false);
     assert_eq!((with.requests, with.probes, without.requests, without.probes), (43, 40, 3, 0));
 }
+
+#[test]
+fn a_live_slot_that_is_slower_than_its_histogram_can_tell_is_nothing_to_be_compared_with() {
+    let mut seen = Compared::default();
+    for answers in [&mut seen.stable, &mut seen.canary] {
+        answers.requests = 10_000;
+        answers.latency = Histogram { counts: BTreeMap::from([(1000, 9000), (u64::MAX, 1000)]) };
+    }
+    let Judgement::Hold(reason) = judge(&Canary::default(), 1, &seen) else { panic!("it does not hold") };
+    assert!(reason.contains("beyond the last bucket"), "{reason}");
+}

@@ -3,6 +3,8 @@
 use super::*;
 use crate::{
     canary::{Canary, Judgement},
+    observation::Drift,
+    plan::{Action, Progress, next},
     target::{TargetError, Weights},
 };
 use plimsoll_core::ServiceName;
@@ -241,4 +243,53 @@ async fn a_share_is_refused_to_a_stale_generation_and_to_a_run_without_the_lock(
     let error = target.weigh(&wish(1, 9)).await.unwrap_err();
     assert!(error.to_string().contains("nothing stands there"), "{error}");
     assert_eq!(shares(&target).await, [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_changed_ends_a_canary_and_leaves_no_share_behind() {
+    let target = first().await;
+    target.load(200);
+    let (goal, policy) = (deploy(2, 2), policy(Canary::default()));
+    let died = tokio::time::timeout(Duration::from_secs(30), drive(&with(&target, &goal, &policy), pending())).await;
+    assert!(died.is_err());
+    let mut seen = target.observe().await.unwrap();
+    let text = |text: &str| text.to_owned();
+    seen.drift.push(Drift { what: text("selector"), recorded: text("blue"), found: text("green") });
+    let action = next(&goal, &seen, &Progress::default(), &policy);
+    let Action::Weigh { shares, .. } = &action else { panic!("{action:?}") };
+    assert_eq!(shares.values().collect::<Vec<_>>(), [&0, &0]);
+    seen.services.values_mut().for_each(|view| view.share = 0);
+    let action = next(&goal, &seen, &Progress::default(), &policy);
+    assert!(matches!(action, Action::Refuse(Refusal::Drifted { .. })), "{action:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_away_for_a_minute_holds_a_canary_and_does_not_end_it() {
+    let target = first().await;
+    target.load(200);
+    let away = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        target.break_it(Fault::UnreachableLooks(120));
+        pending::<()>().await;
+    };
+    let outcome = tokio::select! {
+        result = try_two(&target, Canary::default()) => result.unwrap(),
+        () = away => unreachable!("it goes on for ever"),
+    };
+    assert_eq!(outcome.live.version, "2");
+    // One that stays away ends it when its time is over.
+    let goal = deploy(3, 3);
+    let short = policy(Canary { hold: Duration::from_mins(4), ..Canary::default() });
+    let away = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        target.mend();
+        target.break_it(Fault::UnreachableLooks(700));
+        pending::<()>().await;
+    };
+    let driving = with(&target, &goal, &short);
+    let error = tokio::select! {
+        result = drive(&driving, pending()) => result.unwrap_err(),
+        () = away => unreachable!("it goes on for ever"),
+    };
+    assert!(matches!(error, DriveError::Target(TargetError::Unreachable { .. })), "{error:?}");
 }
