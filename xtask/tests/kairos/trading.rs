@@ -1,4 +1,4 @@
-//! A hundred cut-overs on each target while a strategy trades and a client places orders all the time: an order is placed
+//! Cut-overs on each target, thirty, or as many as `PLIMSOLL_CUT_OVERS` says, while a strategy trades and a client places orders all the time: an order is placed
 //! once, and by the strategy's live slot only; what a client was told to be placed is there in the end.
 
 use crate::{
@@ -15,12 +15,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-const CUT_OVERS: usize = 100;
+const CUT_OVERS: usize = 30;
 /// The first of so many cut-overs is a release; the others go back to what was live before it, and forth.
 const RELEASE_EVERY: usize = 25;
 /// For what depends on how much else this machine does; it bounds a test that hangs.
 const PATIENCE: Duration = Duration::from_mins(1);
 const STRATEGY: &str = "strategy-orchestrator";
+
+fn cut_overs() -> usize {
+    std::env::var("PLIMSOLL_CUT_OVERS").map_or(CUT_OVERS, |text| text.parse().expect("a number of cut-overs"))
+}
 
 /// By generation, what the strategy's own logs say of its orders: the slots that placed any, the first and the last.
 type ByGeneration = BTreeMap<u64, (BTreeSet<String>, jiff::Timestamp, jiff::Timestamp)>;
@@ -58,7 +62,7 @@ fn trade(market: &Market<'_>, place: &Place) -> Day {
     let (mut live, mut orders, mut told) = (BTreeMap::new(), Vec::new(), ByGeneration::new());
     let (client, began) = (market.client(&url), Instant::now());
     eventually("the client's orders are placed", PATIENCE, || client.placed() > 0);
-    for cut_over in 0..=CUT_OVERS {
+    for cut_over in 0..=cut_overs() {
         if cut_over % RELEASE_EVERY == 1 {
             listen(market, place, &mut told);
             place.change(cut_over + 1);
@@ -86,7 +90,7 @@ fn trade(market: &Market<'_>, place: &Place) -> Day {
 impl Day {
     fn is_sound(&self) {
         let slots: Vec<&String> = self.live.values().collect();
-        assert_eq!(slots.len(), CUT_OVERS + 1);
+        assert_eq!(slots.len(), cut_overs() + 1);
         assert!(slots.windows(2).all(|pair| pair[0] != pair[1]), "not every cut-over moved it: {:?}", self.live);
         each_is_there_once(&self.orders, &self.client);
         let ours: Vec<&Order> = self.orders.iter().filter(|order| order.placer == STRATEGY).collect();
