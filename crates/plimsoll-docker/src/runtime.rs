@@ -34,10 +34,16 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 
 /// The most bytes of a log that are read for its last lines.
 const TAIL_BYTES: usize = 1 << 20;
+
+/// How long an engine may take to show them. It reads a log under the container's own lock, which may be held.
+const TAIL: Duration = Duration::from_secs(10);
 
 /// How often a removal is asked for again while another one is under way, and how long is waited in between: ten seconds in
 /// all, which unmounting takes at worst.
@@ -114,12 +120,17 @@ impl Containers {
         let name = place.name();
         let mut stream = std::pin::pin!(engine.api.logs(&name, Some(options)));
         let mut bytes = Vec::new();
-        // Ends with the log, or at the bound.
-        while let Some(Ok(piece)) = stream.next().await {
-            bytes.extend_from_slice(&LogOutput::into_bytes(piece));
-            if bytes.len() >= TAIL_BYTES {
-                break;
+        let read = async {
+            // Ends with the log, or at the bound.
+            while let Some(Ok(piece)) = stream.next().await {
+                bytes.extend_from_slice(&LogOutput::into_bytes(piece));
+                if bytes.len() >= TAIL_BYTES {
+                    break;
+                }
             }
+        };
+        if timeout(TAIL, read).await.is_err() {
+            tracing::warn!(name, "the engine does not show a log within {TAIL:?}");
         }
         Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
     }

@@ -25,10 +25,15 @@ const MEMBERS: [(&str, &[&str]); 13] = [
     ("xtask", &[""]),
 ];
 
-/// What plays whole releases on real servers, for many minutes, or reads what no step knows that it reads, as charts, overlays and
-/// a cluster: `cargo test --workspace` has them too.
-const SCENES: [(&str, &[&str]); 2] =
-    [("plimsoll-kubernetes", &["cluster"]), ("xtask", &["kairos", "manifests", "release"])];
+/// What plays whole releases on real servers, or builds packages of its own, for many minutes, or reads what no step knows that
+/// it reads, as charts, overlays, an engine and a cluster: `cargo test --workspace` has them.
+const SCENES: [(&str, &[&str]); 5] = [
+    ("plimsoll-docker", &["docker_target"]),
+    ("plimsoll-engine", &["ui"]),
+    ("plimsoll-kubernetes", &["cluster"]),
+    ("plimsoll-steps", &["proofs"]),
+    ("xtask", &["kairos", "manifests", "release"]),
+];
 
 /// The graph of the checks.
 #[expect(clippy::unnecessary_wraps, reason = "the shape all pipelines have")]

@@ -2,7 +2,8 @@
 
 use plimsoll_local::{LocalPaths, supervisor::project};
 use plimsoll_process::{Cancel, Cmd, Environment};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
+use tokio::time::timeout;
 
 fn environment() -> Environment {
     Environment::capture()
@@ -26,11 +27,16 @@ pub(crate) fn answers() -> Result<String, String> {
     runtime.block_on(async { plimsoll_docker::version(&socket()).await.map_err(|e| e.to_string()) })
 }
 
-/// What a command prints; a command that fails is the test's failure.
+/// How long a command may take: `docker` asks its engine without an end.
+const COMMAND: Duration = Duration::from_mins(2);
+
+/// What a command prints; a command that fails, or does not end, is the test's failure.
 pub(crate) async fn run(program: &str, args: &[&str]) -> String {
     let cmd = Cmd::new(program).args(args.iter().copied()).inherit_base(&environment());
     let cmd = cmd.inherit_env(&environment(), &["DOCKER_HOST"]);
-    let output = plimsoll_process::output(&cmd, &Cancel::new()).await.expect("the command starts");
+    let ended = timeout(COMMAND, plimsoll_process::output(&cmd, &Cancel::new())).await;
+    let output = ended.unwrap_or_else(|_| panic!("{program} {args:?} did not end within {COMMAND:?}"));
+    let output = output.expect("the command starts");
     let said = output.stderr_text().into_owned();
     let output = output.check().unwrap_or_else(|e| panic!("{program} {args:?}: {e}: {said}"));
     output.stdout_text().trim().to_owned()
@@ -60,4 +66,21 @@ pub(crate) async fn containers(paths: &LocalPaths, all: bool) -> Vec<String> {
 /// One field of a container.
 pub(crate) async fn inspect(name: &str, format: &str) -> String {
     docker(&["inspect", "--format", format, name]).await
+}
+
+/// Removes everything of a project.
+pub(crate) async fn clear(paths: &LocalPaths) {
+    for name in containers(paths, true).await {
+        docker(&["rm", "--force", "--volumes", &name]).await;
+    }
+    let networks = docker(&["network", "ls", "--quiet", "--filter", &label(paths)]).await;
+    for network in networks.lines() {
+        docker(&["network", "rm", network]).await;
+    }
+}
+
+/// What the engine has of a project, in lines.
+pub(crate) async fn left(paths: &LocalPaths) -> String {
+    let networks = docker(&["network", "ls", "--filter", &label(paths), "--format", "{{.Name}}"]).await;
+    [containers(paths, true).await.join("\n"), networks].concat()
 }

@@ -3,9 +3,10 @@
 #![expect(clippy::disallowed_macros, reason = "figures are part of what the test shows")]
 
 use crate::{
-    engine::{self, containers, docker, inspect},
-    scenarios::scenarios,
-    world::{World, eventually, get, is_running, kill, left, moving, release, spec, worker},
+    engine::{self, containers, docker, inspect, left},
+    harness::scenarios,
+    target::spec,
+    world::{World, eventually, get, is_running, kill, moving, release, worker},
 };
 use plimsoll_core::{Generation, ServiceName, Slot};
 use plimsoll_deploy::{Change, CutOver, Target as _};

@@ -1,27 +1,19 @@
 //! The scenarios. Names are sentences.
 
 use crate::{
-    conformance::the_docker_target_passes_the_suite_of_all_targets,
-    engine::{docker, inspect},
+    conformance::the_target_passes_the_suite_of_all_targets,
+    engine::{docker, inspect, left},
+    harness::scenarios,
     images,
-    world::{World, eventually, get, left, moving, release, spec, worker},
+    target::spec,
+    world::{World, eventually, get, moving, release, worker},
 };
 use plimsoll_core::{Generation, ServiceName, Slot};
 use plimsoll_deploy::{Resources, ServiceSpec, StatePolicy, Target as _, TargetError};
 use std::{path::Path, sync::Arc, time::Duration};
 
-macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
-        /// Every scenario with its name.
-        pub(crate) fn all() -> Vec<(&'static str, crate::world::Scenario)> {
-            vec![$((stringify!($name), |world| Box::pin($name(world)))),*]
-        }
-    };
-}
-pub(crate) use scenarios;
-
 scenarios![
-    the_docker_target_passes_the_suite_of_all_targets,
+    the_target_passes_the_suite_of_all_targets,
     a_release_serves_from_containers_that_reach_each_other_through_the_proxy,
     a_container_is_confined_and_runs_the_very_image_of_the_release,
     a_container_that_ends_by_itself_is_told_with_its_code_and_last_lines_and_started_again,

@@ -3,9 +3,10 @@
 #![expect(clippy::disallowed_macros, reason = "figures are part of what the test shows")]
 
 use crate::{
+    harness::scenarios,
     load::Load,
-    scenarios::scenarios,
-    world::{World, client, eventually, get, kill, release, spec},
+    target::spec,
+    world::{World, client, eventually, get, kill, release},
 };
 use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{

@@ -3,9 +3,10 @@
 #![expect(clippy::disallowed_macros, reason = "figures are part of what the test shows")]
 
 use crate::{
+    harness::scenarios,
     load::{Load, exchange},
-    scenarios::scenarios,
-    world::{BY_ITSELF, World, client, eventually, is_running, kill, moving, release, spec, worker},
+    target::{BY_ITSELF, spec},
+    world::{World, client, eventually, is_running, kill, moving, release, worker},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};

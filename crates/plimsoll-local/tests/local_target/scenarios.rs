@@ -1,7 +1,11 @@
 //! The scenarios. Names are sentences.
 
-use crate::conformance::the_local_target_passes_the_suite_of_all_targets;
-use crate::world::{BY_ITSELF, World, eventually, get, is_running, kill, moving, release, spec, worker};
+use crate::{
+    conformance::the_target_passes_the_suite_of_all_targets,
+    harness::scenarios,
+    target::{BY_ITSELF, spec},
+    world::{World, eventually, get, is_running, kill, moving, release, worker},
+};
 use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{LockOutcome, LockOwner, Target as _, TargetError};
 use plimsoll_local::supervisor::Launch;
@@ -13,18 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
-        /// Every scenario with its name.
-        pub(crate) fn all() -> Vec<(&'static str, crate::world::Scenario)> {
-            vec![$((stringify!($name), |world| Box::pin($name(world)))),*]
-        }
-    };
-}
-pub(crate) use scenarios;
-
 scenarios![
-    the_local_target_passes_the_suite_of_all_targets,
+    the_target_passes_the_suite_of_all_targets,
     a_release_serves_after_its_cut_over_and_the_old_slot_can_be_emptied,
     a_killed_supervisor_leaves_everything_running_and_the_next_finds_it_again,
     supervisor_and_proxy_killed_together_come_back_on_the_same_port,

@@ -1,17 +1,18 @@
-//! One scenario's surroundings: a state directory, a target, a client; and the end of everything afterwards.
+//! One scenario's surroundings: a state directory, a target, a client; and the end of everything afterwards. Which target it is,
+//! and what it runs, says `crate::target`.
 
-use plimsoll_core::{Digest, Fingerprint, Generation, ImageRef, Platform, RunId, Secret, ServiceName, Slot, Timestamp};
+use crate::target::{self, spec};
+use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{
-    Activation, Change, CutOver, CutOverDone, Health, Move, Release, Resources, ServiceSpec, StatePolicy, Target as _,
-    TargetError,
+    Activation, Change, CutOver, CutOverDone, Move, Release, ServiceSpec, StatePolicy, Target as _, TargetError,
 };
-use plimsoll_local::{ImageSource, LocalPaths, LocalTarget, Rootfs, supervisor::Launch};
+use plimsoll_local::{LocalPaths, LocalTarget};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::{
-    collections::BTreeMap,
+    fs,
     future::Future,
     io,
-    path::{Path, PathBuf},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,11 +20,17 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 
-/// What happens by itself happens within this: nobody helped, and no wait of ten seconds or more ran out. How long it took is
-/// printed, and not judged: the machine may be busy.
-pub(crate) const BY_ITSELF: Duration = Duration::from_secs(5);
+/// How long a scenario may take: on a busy machine some take a minute. One that hangs is told by its name.
+const SCENARIO: Duration = Duration::from_mins(5);
+
+/// How long one answer may take. A connection to something that is gone may hear of that from nobody.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How long a fact is waited for: containers on a busy machine take seconds.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) type Scenario = fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -35,44 +42,37 @@ pub(crate) struct World {
 /// Runs a scenario, and ends what it started.
 pub(crate) fn run(scenario: Scenario) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let world = Arc::new(World::new());
-        let outcome = tokio::spawn(scenario(world.clone())).await;
-        let down = world.target.down().await;
-        let log = std::fs::read_to_string(world.paths().supervisor_log()).unwrap_or_default();
-        let log =
-            format!("{log}\n--- proxy\n{}", std::fs::read_to_string(world.paths().proxy_log()).unwrap_or_default());
-        outcome.map_err(|e| format!("{e}\n--- supervisor\n{log}"))?;
-        down.map_err(|e| format!("{e:?}\n--- supervisor\n{log}"))
-    })
+        let played = within(tokio::spawn(scenario(world.clone()))).await;
+        let played = played.and_then(|ended| ended.map_err(|e| e.to_string()));
+        let down = within(world.target.down()).await.and_then(|down| down.map_err(|e| format!("{e:?}")));
+        let paths = world.paths();
+        let [supervisor, proxy] =
+            [paths.supervisor_log(), paths.proxy_log()].map(|log| fs::read_to_string(log).unwrap_or_default());
+        let left = target::left(&paths, played.is_ok() && down.is_ok()).await;
+        let outcome = played.and(down).and(left);
+        outcome.map_err(|reason| format!("{reason}\n--- supervisor\n{supervisor}\n--- proxy\n{proxy}"))
+    });
+    // What hangs is not waited for once more.
+    runtime.shutdown_background();
+    outcome
 }
 
-/// Every image is this executable as a service.
-struct Own;
-
-impl ImageSource for Own {
-    fn fetch<'a>(
-        &'a self,
-        _: &'a ImageRef,
-        _: &'a Digest,
-        _: Platform,
-    ) -> Pin<Box<dyn Future<Output = Result<Rootfs, TargetError>> + Send + 'a>> {
-        let program = std::env::current_exe().unwrap();
-        let args = vec!["role:service".to_owned()];
-        Box::pin(async { Ok(Rootfs { program, args, env: BTreeMap::new(), cwd: PathBuf::from("/") }) })
-    }
+async fn within<T>(doing: impl Future<Output = T>) -> Result<T, String> {
+    timeout(SCENARIO, doing).await.map_err(|_| format!("it did not end within {SCENARIO:?}"))
 }
 
 impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let target = target(directory.path(), "staging");
+        let target = target::new(directory.path(), "staging");
         Self { directory, target }
     }
 
     /// Another environment under the same supervisor.
     pub(crate) fn environment(&self, name: &str) -> LocalTarget {
-        target(self.directory.path(), name)
+        target::new(self.directory.path(), name)
     }
 
     pub(crate) fn paths(&self) -> LocalPaths {
@@ -114,14 +114,6 @@ impl World {
     }
 }
 
-fn target(root: &Path, environment: &str) -> LocalTarget {
-    let program = std::env::current_exe().unwrap();
-    let args = vec!["role:supervisor".to_owned(), root.to_string_lossy().into_owned()];
-    let secrets = Arc::new(|source: &str| Ok(Secret::new(format!("secret-{source}"))));
-    let environment = environment.parse().unwrap();
-    LocalTarget::new(LocalPaths::new(root), environment, Launch { program, args }, Arc::new(Own), secrets)
-}
-
 /// A client that follows no redirect, as drivers need it.
 pub(crate) fn client() -> plimsoll_http::Client {
     let options = plimsoll_http::ClientOptions {
@@ -131,32 +123,6 @@ pub(crate) fn client() -> plimsoll_http::Client {
         ..plimsoll_http::ClientOptions::default()
     };
     plimsoll_http::Client::new(&options).unwrap()
-}
-
-pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
-    let config = format!("{name}{env:?}");
-    ServiceSpec {
-        name: name.parse().unwrap(),
-        image: "127.0.0.1:1/test/service:1".parse().unwrap(),
-        digest: Digest::of(b"image"),
-        replicas: 1,
-        public_port: None,
-        env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
-        health: Health { path: "/ready".to_owned(), deadline_ms: 10_000, interval_ms: 20 },
-        smoke: Vec::new(),
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 1000,
-        stop_grace_ms: 500,
-        resources: Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
-        config_hash: Fingerprint::of(config.as_bytes()),
-    }
 }
 
 pub(crate) fn worker(env: &[(&str, &str)]) -> ServiceSpec {
@@ -184,7 +150,16 @@ pub(crate) fn moving(release: &Release, to: Slot, from: Generation) -> CutOver {
 
 /// One request on one connection.
 pub(crate) async fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    ask(([127, 0, 0, 1], port).into(), path).await
+}
+
+/// The same of any address.
+pub(crate) async fn ask(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    timeout(ANSWER, ask_at_leisure(at, path)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn ask_at_leisure(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(at).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
@@ -194,9 +169,9 @@ pub(crate) async fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
     Ok((status, answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned())))
 }
 
-/// Waits for a fact, at most twenty seconds.
+/// Waits for a fact.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !fact().await {
         assert!(Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -208,7 +183,7 @@ pub(crate) fn kill(pid: u32) {
 }
 
 pub(crate) fn is_running(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let zombie = stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z"));
     !zombie && test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap()).is_ok()
 }

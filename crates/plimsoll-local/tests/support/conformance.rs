@@ -1,9 +1,11 @@
-//! The suite that every target passes, with real processes behind the real proxy.
+//! The suite that every target passes, with what really runs behind the real proxy.
 
 #![expect(clippy::disallowed_macros, reason = "this test is its own harness")]
 
-use crate::world::{World, client, spec, worker};
-use plimsoll_core::Digest;
+use crate::{
+    target::{digest, spec},
+    world::{World, client, worker},
+};
 use plimsoll_deploy::{Fixture, Prober, ServiceSpec, SmokeRequest, Target};
 use plimsoll_local::LocalTarget;
 use std::{
@@ -14,16 +16,16 @@ use std::{
     },
 };
 
-struct Local {
+struct Environment {
     target: LocalTarget,
     prober: plimsoll_http::Client,
 }
 
 fn versioned(spec: ServiceSpec, version: u32) -> ServiceSpec {
-    ServiceSpec { digest: Digest::of(version.to_string().as_bytes()), ..spec }
+    ServiceSpec { digest: digest(version), ..spec }
 }
 
-impl Fixture for Local {
+impl Fixture for Environment {
     fn target(&self) -> &dyn Target {
         &self.target
     }
@@ -54,11 +56,11 @@ impl Fixture for Local {
 }
 
 /// Each case has an environment of its own; one supervisor and one proxy serve them all.
-pub(crate) async fn the_local_target_passes_the_suite_of_all_targets(world: Arc<World>) {
+pub(crate) async fn the_target_passes_the_suite_of_all_targets(world: Arc<World>) {
     let made = AtomicUsize::new(0);
     let cases = plimsoll_deploy::conformance(|_| async {
         let name = format!("case-{}", made.fetch_add(1, Ordering::Relaxed));
-        Local { target: world.environment(&name), prober: client() }
+        Environment { target: world.environment(&name), prober: client() }
     })
     .await;
     println!("conformance: {} cases passed", cases.len());

@@ -1,0 +1,76 @@
+//! The local target under test: every image is this executable as a service.
+
+use plimsoll_core::{Digest, Fingerprint, ImageRef, Platform, Secret};
+use plimsoll_deploy::{Activation, Health, Resources, ServiceSpec, StatePolicy, TargetError};
+use plimsoll_local::{ImageSource, LocalPaths, LocalTarget, Rootfs, supervisor::Launch};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+/// What happens by itself happens within this: nobody helped, and no wait of ten seconds or more ran out. How long it took is
+/// printed, and not judged: the machine may be busy.
+pub(crate) const BY_ITSELF: Duration = Duration::from_secs(5);
+
+struct Own;
+
+impl ImageSource for Own {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a ImageRef,
+        _: &'a Digest,
+        _: Platform,
+    ) -> Pin<Box<dyn Future<Output = Result<Rootfs, TargetError>> + Send + 'a>> {
+        let program = std::env::current_exe().unwrap();
+        let args = vec!["role:service".to_owned()];
+        Box::pin(async { Ok(Rootfs { program, args, env: BTreeMap::new(), cwd: PathBuf::from("/") }) })
+    }
+}
+
+pub(crate) fn new(root: &Path, environment: &str) -> LocalTarget {
+    let program = std::env::current_exe().unwrap();
+    let args = vec!["role:supervisor".to_owned(), root.to_string_lossy().into_owned()];
+    let secrets = Arc::new(|source: &str| Ok(Secret::new(format!("secret-{source}"))));
+    let environment = environment.parse().unwrap();
+    LocalTarget::new(LocalPaths::new(root), environment, Launch { program, args }, Arc::new(Own), secrets)
+}
+
+/// Processes end with their supervisor; that nothing else is left, scenarios ask themselves.
+pub(crate) async fn left(_: &LocalPaths, _: bool) -> Result<(), String> {
+    Ok(())
+}
+
+pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
+    let config = format!("{name}{env:?}");
+    ServiceSpec {
+        name: name.parse().unwrap(),
+        image: "127.0.0.1:1/test/service:1".parse().unwrap(),
+        digest: digest(1),
+        replicas: 1,
+        public_port: None,
+        env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        secret_env: BTreeMap::new(),
+        depends_on: Vec::new(),
+        health: Health { path: "/ready".to_owned(), deadline_ms: 10_000, interval_ms: 20 },
+        smoke: Vec::new(),
+        activation: Activation::Traffic,
+        state: StatePolicy::External,
+        drain_ms: 1000,
+        stop_grace_ms: 500,
+        resources: Resources::default(),
+        autoscale: None,
+        storage: None,
+        metrics: None,
+        objects: Vec::new(),
+        config_hash: Fingerprint::of(config.as_bytes()),
+    }
+}
+
+/// The digest of a version of the service.
+pub(crate) fn digest(version: u32) -> Digest {
+    Digest::of(version.to_string().as_bytes())
+}
