@@ -1,5 +1,7 @@
 //! The scenarios. Names are sentences.
 
+#![expect(clippy::disallowed_macros, reason = "figures are part of what the test shows")]
+
 use crate::{
     conformance::the_target_passes_the_suite_of_all_targets,
     harness::scenarios,

@@ -5,7 +5,7 @@ use plimsoll_deploy::{Activation, Health, Resources, ServiceSpec, StatePolicy, T
 use plimsoll_local::{ImageSource, LocalPaths, LocalTarget, Rootfs, supervisor::Launch};
 use std::{
     collections::BTreeMap,
-    future::Future,
+    future::{Future, Ready, ready},
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -40,8 +40,8 @@ pub(crate) fn new(root: &Path, environment: &str) -> LocalTarget {
 }
 
 /// Processes end with their supervisor; that nothing else is left, scenarios ask themselves.
-pub(crate) async fn left(_: &LocalPaths, _: bool) -> Result<(), String> {
-    Ok(())
+pub(crate) fn left(_: &LocalPaths, _: bool) -> Ready<Result<(), String>> {
+    ready(Ok(()))
 }
 
 pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
