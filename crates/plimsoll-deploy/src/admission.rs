@@ -1,10 +1,11 @@
-//! Whether a cut-over may take place as the world stands, and the record it makes. Pure: every target asks it first.
+//! Whether a cut-over may take place as the world stands, and the record it makes; whether shares may be given. Pure: every
+//! target asks it first.
 
 use crate::{
     observation::{Observation, ReleaseRecord, ServiceRecord},
-    target::{CutOver, TargetError},
+    target::{CutOver, TargetError, Weights},
 };
-use plimsoll_core::Timestamp;
+use plimsoll_core::{EnvironmentName, Generation, RunId, ServiceName, Timestamp};
 use std::collections::BTreeMap;
 
 /// The record that `wish` makes at `now`, or why it is refused: a stale generation, a stopped environment, a slot that
@@ -54,4 +55,47 @@ pub fn admit(seen: &Observation, wish: &CutOver, now: Timestamp) -> Result<Relea
         approval: wish.release.approval.clone(),
         services,
     })
+}
+
+/// What stands beside a service's live slot, and could get a share of its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing is live that it could stand beside.
+    NothingLive,
+    /// Nothing.
+    Nothing,
+    /// A slot of a service of which only one slot may work.
+    Exclusive,
+    /// A slot that may get a share.
+    Slot,
+}
+
+/// Why shares may not be given in an environment at generation `current`, whose lock `holder` holds: a stale generation, a
+/// run without the lock, more than everything, or a service of which no slot can have a share. Shares may always be taken away.
+pub fn admit_shares(
+    environment: &EnvironmentName,
+    current: Generation,
+    holder: Option<&RunId>,
+    weights: &Weights,
+    beside: impl Fn(&ServiceName) -> Beside,
+) -> Result<(), TargetError> {
+    if weights.from != current {
+        return Err(TargetError::Stale { environment: environment.clone(), expected: weights.from, current });
+    }
+    if holder != Some(&weights.run) {
+        let what = format!("share the requests of {environment}");
+        return Err(TargetError::Refused { what, reason: format!("run {} does not hold the lock", weights.run) });
+    }
+    for (service, share) in weights.shares.iter().filter(|(_, share)| **share > 0) {
+        let reason = match beside(service) {
+            _ if *share > 100 => "there are not more than 100",
+            Beside::NothingLive => "nothing is live beside it",
+            Beside::Nothing => "nothing stands there",
+            Beside::Exclusive => "only one slot of it may work",
+            Beside::Slot => continue,
+        };
+        let what = format!("give {share} % of the requests to the standby slot of {service}");
+        return Err(TargetError::Refused { what, reason: reason.to_owned() });
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 mod load;
 
 use crate::{
+    admission::{Beside, admit_shares},
     observation::{LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched},
     probe::{Answer, Prober},
     spec::{Activation, Release, ServiceSpec, SmokeRequest},
@@ -264,22 +265,22 @@ impl FakeTarget {
 
     fn share(&self, weights: &Weights) -> Result<(), TargetError> {
         let mut state = self.state();
-        if weights.from != state.generation {
-            return Err(self.stale(weights.from, state.generation));
-        }
         let now = Instant::now();
-        if !state.lock.as_ref().is_some_and(|(view, until)| view.run == weights.run && *until > now) {
-            return Err(refused("share requests".to_owned(), "this run does not hold the lock"));
-        }
+        let holder = state.lock.as_ref().filter(|(_, until)| *until > now).map(|(view, _)| &view.run);
+        admit_shares(&self.environment, state.generation, holder, weights, |name| {
+            let service = state.services.get(name);
+            let Some((service, live)) = service.and_then(|s| Some((s, s.live?))) else { return Beside::NothingLive };
+            match service.slots.get(&live.other()) {
+                None => Beside::Nothing,
+                Some(slot) if slot.spec.activation == Activation::Exclusive => Beside::Exclusive,
+                Some(_) => Beside::Slot,
+            }
+        })?;
         state.count();
         for (name, share) in &weights.shares {
             state.calls.push(format!("weigh {name} {share}"));
-            let service = state.services.get_mut(name);
-            let service = service.filter(|s| s.live.is_some_and(|live| s.slots.contains_key(&live.other())));
-            match service {
-                Some(service) => service.share = *share,
-                None if *share == 0 => {}
-                None => return Err(refused(format!("share the requests of {name}"), "nothing stands there")),
+            if let Some(service) = state.services.get_mut(name) {
+                service.share = *share;
             }
         }
         Ok(())

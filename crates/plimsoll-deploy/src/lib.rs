@@ -42,7 +42,7 @@ mod target;
 mod testing;
 mod traffic;
 
-pub use admission::admit;
+pub use admission::{Beside, admit, admit_shares};
 pub use canary::{Answers, Canary, CanaryStep, Compared, Judgement, Trial, bounds, judge};
 pub use capacity::{Access, Autoscale, Resources, Storage};
 #[cfg(any(test, feature = "testkit"))]

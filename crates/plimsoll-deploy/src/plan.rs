@@ -205,11 +205,8 @@ pub fn next(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Polic
     }
     // A person who puts a release back wants the drift gone; everybody else must not fight over it, nor leave a share behind.
     if !seen.drift.is_empty() && goal.change() != Change::Rollback {
-        let shares: BTreeMap<_, _> = seen.shared().map(|name| (name.clone(), 0)).collect();
-        if !shares.is_empty() {
-            return Action::Weigh { from: seen.generation, shares };
-        }
-        return Action::Refuse(Refusal::Drifted { environment: seen.environment.clone(), drift: seen.drift.clone() });
+        let drifted = Refusal::Drifted { environment: seen.environment.clone(), drift: seen.drift.clone() };
+        return strays(seen, &[]).unwrap_or(Action::Refuse(drifted));
     }
     match stage(goal, seen) {
         Stage::Before => before(goal, seen, progress, policy),
@@ -315,14 +312,19 @@ pub(crate) fn is_ready(slot: &SlotView) -> bool {
     slot.ready >= slot.replicas && slot.ready > 0
 }
 
+/// Whoever gets a share and is not on trial, here and now, gets it no longer.
+fn strays(seen: &Observation, trial: &[SlotOf]) -> Option<Action> {
+    let strays = seen.shared().filter(|name| !trial.iter().any(|of| of.0 == **name));
+    let shares: BTreeMap<_, _> = strays.map(|name| (name.clone(), 0)).collect();
+    (!shares.is_empty()).then_some(Action::Weigh { from: seen.generation, shares })
+}
+
 fn before(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy) -> Action {
     let wanted = wanted(goal, seen);
     let trial = trial(goal, &wanted, progress, policy);
-    // Whoever gets a share and is not on trial, here and now, gets it no longer: before anything else is done to it.
-    let stray = seen.shared().filter(|name| !trial.iter().any(|of| of.0 == **name));
-    let shares: BTreeMap<_, _> = stray.map(|name| (name.clone(), 0)).collect();
-    if !shares.is_empty() {
-        return Action::Weigh { from: seen.generation, shares };
+    // Before anything else is done to it.
+    if let Some(action) = strays(seen, &trial) {
+        return action;
     }
     if let Some(failure) = &progress.failed {
         return leave(&wanted, progress, policy).unwrap_or_else(|| reap(goal, seen, &wanted, progress, failure));

@@ -9,7 +9,7 @@ use futures_util::future::{join_all, try_join_all};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::core::v1::Pod;
 use plimsoll_core::{ServiceName, Slot};
-use plimsoll_deploy::{TargetError, Weights};
+use plimsoll_deploy::{Beside, TargetError, Weights, admit_shares};
 use std::time::Duration;
 
 /// The kubelet writes to a pod at the same time; so often it is read again.
@@ -49,37 +49,21 @@ fn has(pod: &Pod, label: &str) -> bool {
 /// Gives and takes shares.
 pub(crate) async fn weigh(site: &Site<'_>, weights: &Weights) -> Result<(), TargetError> {
     let world = site.look().await?;
-    let current = world.stored.record.generation;
-    if current != weights.from {
-        return Err(site.stale(weights.from, current));
-    }
-    if world.lock.as_ref().is_none_or(|lock| lock.run != weights.run) {
-        let what = format!("share the requests of {}", site.environment);
-        return Err(refused(&what, format!("run {} does not hold the lock", weights.run)));
-    }
-    for (service, share) in &weights.shares {
-        if let Some(fault) = fault(&world, service, *share) {
-            return Err(refused(&format!("give {share} % of the requests to the standby slot of {service}"), fault));
-        }
-    }
+    let holder = world.lock.as_ref().map(|lock| &lock.run);
+    admit_shares(site.environment, world.stored.record.generation, holder, weights, |of| beside(&world, of))?;
     for (service, share) in &weights.shares {
         set(site, &world, service, *share).await?;
     }
     Ok(())
 }
 
-/// Why a service cannot have such a share.
-fn fault(world: &World, service: &ServiceName, share: u8) -> Option<&'static str> {
-    if share == 0 {
-        return None;
-    }
-    let Some(live) = world.live_slot(service) else { return Some("nothing is live beside it") };
+/// Of one whose slot has no ready pod none gets traffic: that passes, or the slot is found unfit.
+fn beside(world: &World, service: &ServiceName) -> Beside {
+    let Some(live) = world.live_slot(service) else { return Beside::NothingLive };
     match world.workload(service, live.other()) {
-        _ if share > 100 => Some("there are not more than 100"),
-        None => Some("nothing stands there"),
-        Some(stands) if stands.exclusive => Some("only one slot of it may work"),
-        // One of which no pod is ready gets none: that passes, or the slot is found unfit.
-        Some(_) => None,
+        None => Beside::Nothing,
+        Some(stands) if stands.exclusive => Beside::Exclusive,
+        Some(_) => Beside::Slot,
     }
 }
 

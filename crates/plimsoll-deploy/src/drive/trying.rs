@@ -15,8 +15,8 @@ use plimsoll_core::{Generation, ServiceName, Slot};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-/// How a reason to hold begins that holds at every step.
-const UNREAD: &str = "its numbers cannot be read";
+/// Why numbers could not be read, by service.
+type Unread = BTreeMap<ServiceName, String>;
 
 /// What is known since the first share was given.
 #[derive(Default)]
@@ -48,12 +48,15 @@ impl Driver<'_> {
         from: Generation,
         shares: BTreeMap<ServiceName, u8>,
     ) -> Result<(), DriveError> {
-        let weights = Weights { from, run: self.with.goal.owner().run, shares };
-        match self.with.target.weigh(&weights).await {
+        match self.give(from, shares).await {
             // Whether a stale generation is another's work, the next look tells.
             Ok(()) | Err(TargetError::Stale { .. }) => Ok(()),
             Err(error) => again(self.with.observer, error, &mut self.faults).await,
         }
+    }
+
+    async fn give(&self, from: Generation, shares: BTreeMap<ServiceName, u8>) -> Result<(), TargetError> {
+        self.with.target.weigh(&Weights { from, run: self.with.goal.owner().run, shares }).await
     }
 
     /// One step of the canary, until it is passed, failed or over, or something else is to be done.
@@ -102,15 +105,13 @@ impl Driver<'_> {
             }
             if slots.iter().any(|(service, _)| now.services.get(service).is_none_or(|view| view.share == 0)) {
                 // A replica that had the share may have been replaced by one that has not.
-                let weights =
-                    Weights { from: seen.generation, run: self.with.goal.owner().run, shares: shares.clone() };
-                if let Err(error) = self.with.target.weigh(&weights).await {
+                if let Err(error) = self.give(seen.generation, shares.clone()).await {
                     tracing::warn!(error = plimsoll_core::chain(&error), "no share was given again");
                 }
             }
-            let trials = self.judged(&now, canary, &step).await;
+            let (trials, unread) = self.judged(&now, canary, &step).await;
             self.tell(&DriveEvent::Trying { share, millis: millis(step.begun), trials: trials.clone() });
-            if self.decide(canary, &step, trials).await {
+            if self.decide(canary, &step, trials, &unread).await {
                 return Ok(());
             }
             last = now;
@@ -118,8 +119,8 @@ impl Driver<'_> {
     }
 
     /// Adds what was counted since the last reading. The reasons of what could not be read.
-    async fn read(&mut self, canary: &Canary, slots: &[SlotOf]) -> BTreeMap<ServiceName, String> {
-        let mut unread = BTreeMap::new();
+    async fn read(&mut self, canary: &Canary, slots: &[SlotOf]) -> Unread {
+        let mut unread = Unread::new();
         for (service, slot) in slots {
             let both = [(*slot, true), (slot.other(), false)];
             for (slot, is_new) in both {
@@ -149,23 +150,24 @@ impl Driver<'_> {
         unread
     }
 
-    async fn judged(&mut self, seen: &Observation, canary: &Canary, step: &Step<'_>) -> Vec<Trial> {
+    async fn judged(&mut self, seen: &Observation, canary: &Canary, step: &Step<'_>) -> (Vec<Trial>, Unread) {
         let unread = self.read(canary, step.slots).await;
         let one = |(service, _): &SlotOf| {
             let known = self.trying.compared.get(service).cloned().unwrap_or_default();
             let share = seen.services.get(service).map_or(0, |view| view.share);
             let judgement = match (judge(canary, step.slots.len(), &known), unread.get(service)) {
                 (abort @ Judgement::Abort(_), _) => abort,
-                (_, Some(reason)) => Judgement::Hold(format!("{UNREAD}: {reason}")),
+                (_, Some(reason)) => Judgement::Hold(format!("its numbers cannot be read: {reason}")),
                 (judgement, None) => judgement,
             };
             Trial { service: service.clone(), share, seen: known, judgement }
         };
-        step.slots.iter().map(one).collect()
+        let trials = step.slots.iter().map(one).collect();
+        (trials, unread)
     }
 
     /// Whether the step is over, one way or the other.
-    async fn decide(&mut self, canary: &Canary, step: &Step<'_>, trials: Vec<Trial>) -> bool {
+    async fn decide(&mut self, canary: &Canary, step: &Step<'_>, trials: Vec<Trial>, unread: &Unread) -> bool {
         let slot_of = |service: &ServiceName| step.slots.iter().find(|of| of.0 == *service).cloned();
         let bad = trials.iter().find_map(|trial| match &trial.judgement {
             Judgement::Abort(reason) => Some((slot_of(&trial.service)?, reason.clone())),
@@ -181,7 +183,7 @@ impl Driver<'_> {
         };
         // Each step needs requests of its own, and now: numbers that stand still are no success.
         let waits = trials.iter().find_map(|trial| match &trial.judgement {
-            Judgement::Hold(reason) if canary.is_last(step.share) || reason.starts_with(UNREAD) => {
+            Judgement::Hold(reason) if canary.is_last(step.share) || unread.contains_key(&trial.service) => {
                 Some((slot_of(&trial.service)?, reason.clone()))
             }
             _ if in_step(trial) < canary.min_requests => {

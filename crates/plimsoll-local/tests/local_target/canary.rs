@@ -6,11 +6,11 @@ use crate::{
     harness::scenarios,
     load::Load,
     target::spec,
-    world::{World, client, eventually, get, kill, release},
+    world::{World, eventually, get, kill, release},
 };
-use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};
+use plimsoll_core::{Generation, ServiceName, Slot};
 use plimsoll_deploy::{
-    Canary, Drive, DriveError, DriveEvent, DriveObserver, Goal, Judgement, Outcome, Policy, Release, Target as _, drive,
+    Canary, DriveError, DriveEvent, DriveObserver, Judgement, Outcome, Policy, Release, Target as _,
 };
 use std::{
     sync::{
@@ -62,19 +62,8 @@ async fn go(
     canary: Option<Canary>,
     told: &Told,
 ) -> Result<Outcome, DriveError> {
-    let run = RunId::new(Timestamp::from_millis(1_700_000_000_000), run);
-    let goal = Goal::Deploy(Release { run, ..release });
     let policy = Policy { watch: Duration::ZERO, probes_per_second: 0, canary, ..Policy::default() };
-    let with = Drive {
-        target: &world.target,
-        goal: &goal,
-        policy: &policy,
-        prober: &client(),
-        meter: None,
-        gate: &|_, _| Ok(()),
-        observer: told,
-    };
-    drive(&with, std::future::pending()).await
+    world.drive(release, run, &policy, told).await
 }
 
 async fn first(world: &World) {

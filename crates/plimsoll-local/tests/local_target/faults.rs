@@ -6,13 +6,11 @@ use crate::{
     harness::scenarios,
     load::{Load, exchange},
     target::{BY_ITSELF, spec},
-    world::{World, client, eventually, is_running, kill, moving, release, worker},
+    world::{World, eventually, is_running, kill, moving, release, worker},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
-use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};
-use plimsoll_deploy::{
-    Change, CutOver, Drive, DriveError, Goal, Outcome, Policy, Release, ServiceSpec, SmokeRequest, Target as _, drive,
-};
+use plimsoll_core::{Generation, ServiceName, Slot};
+use plimsoll_deploy::{Change, CutOver, DriveError, Outcome, Policy, Release, ServiceSpec, SmokeRequest, Target as _};
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -179,19 +177,7 @@ fn smoked(version: &str, mode: &str) -> ServiceSpec {
 
 /// Drives a release as a run of its own.
 async fn go(world: &World, release: Release, run: u16, watch: Duration) -> Result<Outcome, DriveError> {
-    let run = RunId::new(Timestamp::from_millis(1_700_000_000_000), run);
-    let goal = Goal::Deploy(Release { run, ..release });
-    let policy = Policy { watch, ..Policy::default() };
-    let with = Drive {
-        target: &world.target,
-        goal: &goal,
-        policy: &policy,
-        prober: &client(),
-        meter: None,
-        gate: &|_, _| Ok(()),
-        observer: &(),
-    };
-    drive(&with, std::future::pending()).await
+    world.drive(release, run, &Policy { watch, ..Policy::default() }, &()).await
 }
 
 async fn a_release_that_crashes_after_the_switch_is_taken_back(world: Arc<World>) {

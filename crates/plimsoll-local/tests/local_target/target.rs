@@ -1,7 +1,11 @@
 //! The local target under test: every image is this executable as a service.
 
-use plimsoll_core::{Digest, Fingerprint, ImageRef, Platform, Secret};
-use plimsoll_deploy::{Activation, Health, Resources, ServiceSpec, StatePolicy, TargetError};
+use crate::world::{World, client};
+use plimsoll_core::{Digest, Fingerprint, ImageRef, Platform, RunId, Secret, Timestamp};
+use plimsoll_deploy::{
+    Activation, Drive, DriveError, DriveObserver, Goal, Health, Outcome, Policy, Release, Resources, ServiceSpec,
+    StatePolicy, TargetError, drive,
+};
 use plimsoll_local::{ImageSource, LocalPaths, LocalTarget, Rootfs, supervisor::Launch};
 use std::{
     collections::BTreeMap,
@@ -37,6 +41,30 @@ pub(crate) fn new(root: &Path, environment: &str) -> LocalTarget {
     let secrets = Arc::new(|source: &str| Ok(Secret::new(format!("secret-{source}"))));
     let environment = environment.parse().unwrap();
     LocalTarget::new(LocalPaths::new(root), environment, Launch { program, args }, Arc::new(Own), secrets)
+}
+
+impl World {
+    /// Drives a release as a run of its own.
+    pub(crate) async fn drive(
+        &self,
+        release: Release,
+        run: u16,
+        policy: &Policy,
+        observer: &dyn DriveObserver,
+    ) -> Result<Outcome, DriveError> {
+        let run = RunId::new(Timestamp::from_millis(1_700_000_000_000), run);
+        let goal = Goal::Deploy(Release { run, ..release });
+        let with = Drive {
+            target: &self.target,
+            goal: &goal,
+            policy,
+            prober: &client(),
+            meter: None,
+            gate: &|_, _| Ok(()),
+            observer,
+        };
+        drive(&with, std::future::pending()).await
+    }
 }
 
 /// Processes end with their supervisor; that nothing else is left, scenarios ask themselves.

@@ -24,6 +24,34 @@ async fn try_two(target: &FakeTarget, canary: Canary) -> Result<Outcome, DriveEr
     drive(&with(target, &goal, &policy), pending()).await
 }
 
+/// Version 1 serves 200 requests a second.
+async fn loaded() -> FakeTarget {
+    let target = first().await;
+    target.load(200);
+    target
+}
+
+/// A driver with a canary of version 2 that dies so many seconds after it began.
+async fn died(target: &FakeTarget, seconds: u64) {
+    let (goal, policy) = (deploy(2, 2), policy(Canary::default()));
+    let driving = with(target, &goal, &policy);
+    let died = tokio::time::timeout(Duration::from_secs(seconds), drive(&driving, pending())).await;
+    assert!(died.is_err(), "{died:?}");
+}
+
+/// What comes of a drive, in which something happens after so many seconds.
+async fn in_which<T>(driving: impl Future<Output = T>, seconds: u64, happens: impl FnOnce()) -> T {
+    let happening = async {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        happens();
+        pending::<()>().await;
+    };
+    tokio::select! {
+        result = driving => result,
+        () = happening => unreachable!("it waits for ever"),
+    }
+}
+
 async fn shares(target: &FakeTarget) -> Vec<u8> {
     target.observe().await.unwrap().services.values().map(|view| view.share).collect()
 }
@@ -45,8 +73,7 @@ fn why(error: DriveError) -> (u8, String) {
 
 #[tokio::test(start_paused = true)]
 async fn an_equal_release_takes_growing_shares_and_then_everything() {
-    let target = first().await;
-    target.load(200);
+    let target = loaded().await;
     let outcome = try_two(&target, Canary::default()).await.unwrap();
     assert_eq!((outcome.live.version.as_str(), outcome.live.generation), ("2", Generation(2)));
     let steps: Vec<u8> = outcome.canary.iter().map(|step| step.share).collect();
@@ -62,8 +89,7 @@ async fn an_equal_release_takes_growing_shares_and_then_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn a_release_of_which_three_in_a_hundred_requests_fail_gives_its_share_back_by_itself() {
-    let target = first().await;
-    target.load(200);
+    let target = loaded().await;
     target.break_it(Fault::FailsOneIn("2".into(), 33));
     let begun = tokio::time::Instant::now();
     let (share, reason) = why(try_two(&target, Canary::default()).await.unwrap_err());
@@ -105,8 +131,7 @@ async fn one_request_a_minute_holds_and_is_never_a_success() {
 #[tokio::test(start_paused = true)]
 async fn numbers_that_are_missing_or_stand_still_are_never_a_success() {
     for fault in [Fault::NoNumbers, Fault::OldNumbers] {
-        let target = first().await;
-        target.load(200);
+        let target = loaded().await;
         target.break_it(fault.clone());
         let canary = Canary { hold: Duration::from_mins(5), ..Canary::default() };
         let (_, reason) = why(try_two(&target, canary).await.unwrap_err());
@@ -119,37 +144,19 @@ async fn numbers_that_are_missing_or_stand_still_are_never_a_success() {
 async fn numbers_that_cease_in_the_middle_of_a_step_are_no_success() {
     let target = first().await;
     target.load(2000);
-    let fade = async {
-        tokio::time::sleep(Duration::from_secs(90)).await;
-        target.break_it(Fault::OldNumbers);
-        pending::<()>().await;
-    };
     let canary = Canary { steps: vec![50, 60], hold: Duration::from_mins(10), ..Canary::default() };
-    let error = tokio::select! {
-        result = try_two(&target, canary) => result.unwrap_err(),
-        () = fade => unreachable!("it goes on for ever"),
-    };
-    let (share, reason) = why(error);
+    let outcome = in_which(try_two(&target, canary), 90, || target.break_it(Fault::OldNumbers)).await;
+    let (share, reason) = why(outcome.unwrap_err());
     assert!(share == 60 && reason.contains("its numbers stand still"), "{share} {reason}");
     nothing_is_left(&target).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_is_lost_with_a_share_of_the_requests_gives_it_back_at_once() {
-    let target = first().await;
-    target.load(200);
-    let canary = Canary::default();
-    let lose = async {
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        target.end_slot(&gateway(), Slot::Green);
-        pending::<()>().await;
-    };
+    let target = loaded().await;
     let begun = tokio::time::Instant::now();
-    let error = tokio::select! {
-        result = try_two(&target, canary) => result.unwrap_err(),
-        () = lose => unreachable!("it goes on for ever"),
-    };
-    let (_, reason) = why(error);
+    let lose = || target.end_slot(&gateway(), Slot::Green);
+    let (_, reason) = why(in_which(try_two(&target, Canary::default()), 30, lose).await.unwrap_err());
     assert!(reason.contains("it crashed with a share of the requests"), "{reason}");
     assert!(begun.elapsed() < Duration::from_secs(32));
     nothing_is_left(&target).await;
@@ -157,24 +164,18 @@ async fn a_slot_that_is_lost_with_a_share_of_the_requests_gives_it_back_at_once(
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_died_in_a_canary_is_followed_by_one_that_begins_it_anew() {
-    let target = first().await;
-    target.load(200);
-    let (goal, policy) = (deploy(2, 2), policy(Canary::default()));
-    let died = tokio::time::timeout(Duration::from_secs(90), drive(&with(&target, &goal, &policy), pending())).await;
-    assert!(died.is_err());
+    let target = loaded().await;
+    died(&target, 90).await;
     assert_eq!(shares(&target).await, [25, 25]);
-    let outcome = drive(&with(&target, &goal, &policy), pending()).await.unwrap();
+    let outcome = try_two(&target, Canary::default()).await.unwrap();
     let steps: Vec<u8> = outcome.canary.iter().map(|step| step.share).collect();
     assert_eq!((steps, outcome.live.version.as_str()), (vec![5, 25, 50], "2"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_comes_after_a_dead_canary_takes_its_share_away_first() {
-    let target = first().await;
-    target.load(200);
-    let (goal, policy) = (deploy(2, 2), policy(Canary::default()));
-    let died = tokio::time::timeout(Duration::from_secs(30), drive(&with(&target, &goal, &policy), pending())).await;
-    assert!(died.is_err());
+    let target = loaded().await;
+    died(&target, 30).await;
     tokio::time::advance(Duration::from_secs(31)).await;
     let before = target.calls().len();
     // Another release, without a canary.
@@ -185,11 +186,8 @@ async fn whoever_comes_after_a_dead_canary_takes_its_share_away_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_person_who_puts_back_what_serves_ends_a_dead_canary() {
-    let target = first().await;
-    target.load(200);
-    let (goal, policy) = (deploy(2, 2), policy(Canary::default()));
-    let died = tokio::time::timeout(Duration::from_secs(30), drive(&with(&target, &goal, &policy), pending())).await;
-    assert!(died.is_err());
+    let target = loaded().await;
+    died(&target, 30).await;
     tokio::time::advance(Duration::from_secs(31)).await;
     let record = target.observe().await.unwrap().live.unwrap();
     let by = LockOwner { run: run(3), actor: "eve".to_owned() };
@@ -202,8 +200,7 @@ async fn a_person_who_puts_back_what_serves_ends_a_dead_canary() {
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_in_a_canary_the_share_is_given_back_and_nothing_is_left() {
-    let target = first().await;
-    target.load(200);
+    let target = loaded().await;
     let (goal, policy) = (deploy(2, 2), policy(Canary::default()));
     let error = drive(&with(&target, &goal, &policy), tokio::time::sleep(Duration::from_secs(30))).await.unwrap_err();
     assert!(matches!(error, DriveError::Cancelled { live: false }), "{error:?}");
@@ -247,11 +244,9 @@ async fn a_share_is_refused_to_a_stale_generation_and_to_a_run_without_the_lock(
 
 #[tokio::test(start_paused = true)]
 async fn what_somebody_else_changed_ends_a_canary_and_leaves_no_share_behind() {
-    let target = first().await;
-    target.load(200);
+    let target = loaded().await;
+    died(&target, 30).await;
     let (goal, policy) = (deploy(2, 2), policy(Canary::default()));
-    let died = tokio::time::timeout(Duration::from_secs(30), drive(&with(&target, &goal, &policy), pending())).await;
-    assert!(died.is_err());
     let mut seen = target.observe().await.unwrap();
     let text = |text: &str| text.to_owned();
     seen.drift.push(Drift { what: text("selector"), recorded: text("blue"), found: text("green") });
@@ -265,31 +260,17 @@ async fn what_somebody_else_changed_ends_a_canary_and_leaves_no_share_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_is_away_for_a_minute_holds_a_canary_and_does_not_end_it() {
-    let target = first().await;
-    target.load(200);
-    let away = async {
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        target.break_it(Fault::UnreachableLooks(120));
-        pending::<()>().await;
-    };
-    let outcome = tokio::select! {
-        result = try_two(&target, Canary::default()) => result.unwrap(),
-        () = away => unreachable!("it goes on for ever"),
-    };
+    let target = loaded().await;
+    let away = || target.break_it(Fault::UnreachableLooks(120));
+    let outcome = in_which(try_two(&target, Canary::default()), 30, away).await.unwrap();
     assert_eq!(outcome.live.version, "2");
     // One that stays away ends it when its time is over.
     let goal = deploy(3, 3);
     let short = policy(Canary { hold: Duration::from_mins(4), ..Canary::default() });
-    let away = async {
-        tokio::time::sleep(Duration::from_secs(30)).await;
+    let away = || {
         target.mend();
         target.break_it(Fault::UnreachableLooks(700));
-        pending::<()>().await;
     };
-    let driving = with(&target, &goal, &short);
-    let error = tokio::select! {
-        result = drive(&driving, pending()) => result.unwrap_err(),
-        () = away => unreachable!("it goes on for ever"),
-    };
+    let error = in_which(drive(&with(&target, &goal, &short), pending()), 30, away).await.unwrap_err();
     assert!(matches!(error, DriveError::Target(TargetError::Unreachable { .. })), "{error:?}");
 }
