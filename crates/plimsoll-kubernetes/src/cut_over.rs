@@ -11,7 +11,7 @@
 //! What becomes of the claim of a run that does not go on: [`crate::claim`].
 
 use crate::{
-    claim,
+    autoscalers, claim,
     cluster::{Cluster, refused},
     endpoints, hand_over,
     names::{self, Selected},
@@ -87,6 +87,10 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
     // before it could have one.
     if let Err(error) = share::clean(site, &targets).await {
         tracing::warn!(%error, "labels of a share are left");
+    }
+    let settled = async { autoscalers::settle(site, &site.look().await?, record.services.keys()).await };
+    if let Err(error) = settled.await {
+        tracing::warn!(%error, "autoscalers keep the bounds of slots that wait until the next drain");
     }
     let mut handover_micros = Vec::new();
     for given in given {

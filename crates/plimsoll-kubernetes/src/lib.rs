@@ -17,6 +17,7 @@
 //! annotations of the Services. A Lease is the lock; it keeps people from waiting for nothing, and the generation is
 //! what fences. Nothing runs in the cluster for Plimsoll's sake.
 
+mod autoscalers;
 mod changes;
 mod claim;
 mod cluster;

@@ -1,7 +1,7 @@
 //! The verbs of [`Target`], done in one namespace.
 
 use crate::{
-    claim,
+    autoscalers, claim,
     cluster::{Access, Lazy, refused, unreachable, unwritable},
     cut_over::{self, Site},
     drain, hand_over, identity, lease, logs, metrics, names,
@@ -159,7 +159,8 @@ impl KubernetesTarget {
             return Ok(there.clone());
         }
         let live = view.and_then(|v| v.live.as_ref()).map_or(0, |l| l.replicas);
-        let objects = self.slotted(spec, slot, release, live)?;
+        let mut objects = self.slotted(spec, slot, release, live)?;
+        autoscalers::hold(&mut objects.own, live);
         if world.workloads.is_empty() && world.services.is_empty() {
             self.ensure_namespace().await?;
         }
@@ -338,10 +339,13 @@ impl Target for KubernetesTarget {
 
     fn drain<'a>(&'a self, service: &'a ServiceName, slot: Slot, deadline: Duration) -> Fut<'a, DrainReport> {
         Box::pin(async move {
-            if self.look().await?.selected(service) == Some(slot) {
+            let (site, world) = (self.site().await?, self.look().await?);
+            if world.selected(service) == Some(slot) {
                 return Err(refused(&format!("drain {service} ({slot})"), "it is live"));
             }
-            drain::drain(&self.site().await?, service, slot, deadline).await
+            // Whoever made the cut-over may not have come to it.
+            autoscalers::settle(&site, &world, std::iter::once(service)).await?;
+            drain::drain(&site, service, slot, deadline).await
         })
     }
 

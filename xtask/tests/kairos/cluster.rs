@@ -79,6 +79,15 @@ fn change(place: &Place, source: &str) {
     place.change(2);
 }
 
+/// The settings that render the chart with these values.
+pub(crate) fn chart(source: &str, environment: &str, values: &str) -> String {
+    let directory = directory(source, environment);
+    fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("values.yaml");
+    fs::write(&file, values).unwrap();
+    format!(", render = \"helm\", chart = \"helm/kairos\", values = [\"{}\"]", relative(&file))
+}
+
 fn directory(source: &str, environment: &str) -> PathBuf {
     place::clone().join("deploy").join(format!("test-{source}-{environment}"))
 }
@@ -94,13 +103,7 @@ fn a_release_of_typed_objects_and_its_rollback_lose_nothing_in_a_cluster() {
 
 #[test]
 fn a_release_of_a_chart_and_its_rollback_lose_nothing_in_a_cluster() {
-    released_and_put_back("helm", &|_, environment| {
-        let directory = directory("helm", environment);
-        fs::create_dir_all(&directory).unwrap();
-        let file = directory.join("values.yaml");
-        fs::write(&file, include_str!("values.yaml")).unwrap();
-        format!(", render = \"helm\", chart = \"helm/kairos\", values = [\"{}\"]", relative(&file))
-    });
+    released_and_put_back("helm", &|_, environment| chart("helm", environment, include_str!("values.yaml")));
 }
 
 #[test]

@@ -6,7 +6,7 @@ fn add<'a, 'b>(one: &mut Graph<'a>, other: &mut Graph<'b>) {
     one.effect("", Promote, smoked);
 }
 
-fn main() {
+pub(crate) fn main() {
     let _ = add;
     let _: Option<Handle<'_, ()>> = None;
     pipeline("release", |g| {

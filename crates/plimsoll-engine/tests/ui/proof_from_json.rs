@@ -1,6 +1,6 @@
 include!("steps.inc");
 
-fn main() {
+pub(crate) fn main() {
     let read: Result<Smoked, _> = serde_json::from_str("\"staging\"");
     let _ = (read.is_ok(), Smoke, Deploy, Promote);
     let _: Option<(Handle<'_, ()>, Graph<'_>)> = None;

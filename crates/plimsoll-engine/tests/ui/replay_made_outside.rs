@@ -1,6 +1,6 @@
 include!("steps.inc");
 
-fn main() {
+pub(crate) fn main() {
     let decode = |replay: &Replay| Smoked::decode("staging", replay);
     let _ = || Smoked::decode("staging", &Replay(()));
     let _ = (decode, Smoke, Deploy, Promote);

@@ -1,6 +1,6 @@
 include!("steps.inc");
 
-fn main() {
+pub(crate) fn main() {
     pipeline("release", |g: &mut Graph<'_>| {
         let deployed: Handle<'_, String> = g.effect("", Deploy, ());
         let smoked: Handle<'_, Smoked> = g.effect("", Smoke, ());

@@ -34,7 +34,14 @@ fn release<'g>(
     Ok(())
 }
 
-fn main() {
+pub(crate) fn main() {
     let _ = (Deploy::<Staging>::new, Promote::<Canada>::new, Approve::<Canada, Staging>::new);
-    let _: for<'g> fn(&mut Graph<'g>, &Inputs, Handle<'g, Pushed>, Handle<'g, Deployed<Staging>>, Handle<'g, Smoked<Staging>>, Handle<'g, Approval<Production>>) -> Result<(), StepError> = release;
+    let _: for<'g> fn(
+        &mut Graph<'g>,
+        &Inputs,
+        Handle<'g, Pushed>,
+        Handle<'g, Deployed<Staging>>,
+        Handle<'g, Smoked<Staging>>,
+        Handle<'g, Approval<Production>>,
+    ) -> Result<(), StepError> = release;
 }
