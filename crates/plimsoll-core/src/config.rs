@@ -50,7 +50,7 @@ pub use period::{Period, PeriodError};
 pub use resolve::{ResolvedAutoscale, ResolvedHealth, ResolvedService, ResolvedSmoke, UnknownEnvironment};
 #[cfg(feature = "schema")]
 pub use schema::json_schema;
-pub use service::{Activation, Defaults, HealthSettings, Method, Service, Smoke, StatePolicy};
+pub use service::{Activation, Defaults, DockerBuild, HealthSettings, Method, Service, Smoke, StatePolicy};
 pub use values::{Base, ProjectName, Registry, SecretSource};
 
 use crate::{EnvironmentName, ServiceName};

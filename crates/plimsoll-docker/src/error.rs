@@ -62,6 +62,27 @@ pub enum EngineError {
         /// What is missing.
         what: String,
     },
+    /// A build came to an end that is none.
+    #[error("cannot build `{dockerfile}`: `{instruction}`: {reason}{}", told(last))]
+    Build {
+        /// The Dockerfile.
+        dockerfile: String,
+        /// The instruction that failed.
+        instruction: String,
+        /// What the engine said.
+        reason: String,
+        /// What the instruction said last.
+        last: Vec<String>,
+    },
+    /// A file of this machine that goes to the engine or comes from it.
+    #[error("cannot hand `{}` over", path.display())]
+    Context {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Its networks are not networks of this machine.
     #[error(
         "the gateway {gateway} of the engine's network is no address of this machine: the proxy could not reach containers of \
@@ -79,10 +100,14 @@ pub enum EngineError {
 impl Classify for EngineError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Remote { .. } | Self::Elsewhere { .. } => ErrorClass::User,
+            Self::Remote { .. } | Self::Elsewhere { .. } | Self::Build { .. } => ErrorClass::User,
             _ => ErrorClass::External,
         }
     }
+}
+
+fn told(lines: &[String]) -> String {
+    lines.iter().flat_map(|line| ["\n  ", line]).collect()
 }
 
 /// The status the engine answered with, if it answered.

@@ -8,7 +8,10 @@
 //! The proxy reaches a container at its address in the environment's bridge network, without a port of this machine between
 //! the two; containers reach the proxy at the network's gateway, which is this machine. So the engine's networks must be
 //! this machine's own: a remote engine, a rootless one or one in a virtual machine is refused in a sentence.
+//!
+//! Beside the target, and without the supervisor, an engine builds images of Dockerfiles: [`build`] and [`export`].
 
+mod build;
 mod container;
 mod ending;
 mod engine;
@@ -20,6 +23,7 @@ mod replica;
 mod runtime;
 mod socket;
 
+pub use build::{Build, build, export};
 pub use engine::version;
 pub use error::EngineError;
 pub use runtime::Containers;

@@ -89,18 +89,27 @@ impl Classify for ImageError {
 /// Writes configuration and manifest; gives the manifest's descriptor, with its platform.
 pub fn write_image(store: &BlobStore, spec: &ImageSpec) -> Result<Descriptor, ImageError> {
     let config = canonical(&configuration(spec)?, "configuration")?;
-    let config = Descriptor::new(descriptor::CONFIG, store.put(&config)?, config.len() as u64);
+    write_manifest(store, spec.platform, &config, &spec.layers)
+}
+
+/// Writes the manifest of an image with this configuration; gives its descriptor, with its platform.
+pub(crate) fn write_manifest(
+    store: &BlobStore,
+    platform: Platform,
+    config: &[u8],
+    layers: &[Layer],
+) -> Result<Descriptor, ImageError> {
+    let config = Descriptor::new(descriptor::CONFIG, store.put(config)?, config.len() as u64);
     let manifest = oci::ImageManifestBuilder::default()
         .schema_version(2_u32)
         .media_type(oci::MediaType::ImageManifest)
         .config(pointer(&config)?)
-        .layers(spec.layers.iter().map(|l| pointer(&l.descriptor)).collect::<Result<Vec<_>, _>>()?)
+        .layers(layers.iter().map(|l| pointer(&l.descriptor)).collect::<Result<Vec<_>, _>>()?)
         .build()
         .map_err(ImageError::spec("manifest"))?;
     let manifest = canonical(&manifest, "manifest")?;
     let mut written = Descriptor::new(descriptor::MANIFEST, store.put(&manifest)?, manifest.len() as u64);
-    written.platform =
-        Some(PlatformSpec { os: "linux".to_owned(), architecture: spec.platform.architecture().to_owned() });
+    written.platform = Some(PlatformSpec { os: "linux".to_owned(), architecture: platform.architecture().to_owned() });
     Ok(written)
 }
 

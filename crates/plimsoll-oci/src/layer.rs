@@ -5,7 +5,7 @@
 //! depend on its size.
 
 use crate::{BlobError, BlobStore, Descriptor, blob_store::BlobWriter, descriptor};
-use flate2::{Compression as Level, GzBuilder, write::GzEncoder};
+use flate2::{Compression as Level, GzBuilder, read::MultiGzDecoder, write::GzEncoder};
 use plimsoll_core::{Classify, Digest, ErrorClass, Hasher};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -163,19 +163,52 @@ pub fn write_layer(
     compression: Compression,
 ) -> Result<Layer, LayerError> {
     let entries = arrange(entries)?;
-    let blob = store.writer()?;
-    let (media_type, sink) = match compression {
-        Compression::None => (descriptor::LAYER, Sink::Plain(blob)),
-        Compression::Gzip => {
-            let builder = GzBuilder::new().mtime(0).operating_system(255);
-            (descriptor::LAYER_GZIP, Sink::Gzip(Box::new(builder.write(blob, Level::new(6)))))
-        }
-    };
-    let mut tar = TarStream { hasher: Hasher::new(), sink, block: Vec::with_capacity(PIECE) };
+    let mut tar = TarStream::into(store, compression)?;
     for entry in entries {
         tar.append(&entry, epoch)?;
     }
-    tar.finish(media_type)
+    // Two blocks of zeros end an archive.
+    tar.write_all(&[0; 1024]).map_err(LayerError::Write)?;
+    tar.finish()
+}
+
+/// Stores a layer that is there as a tar stream, compressed as those that are built here.
+pub(crate) fn store_tar(store: &BlobStore, mut from: impl Read) -> Result<Layer, LayerError> {
+    let mut tar = TarStream::into(store, Compression::Gzip)?;
+    io::copy(&mut from, &mut tar).map_err(LayerError::Write)?;
+    tar.finish()
+}
+
+/// Stores a layer that is there as a gzip stream, as it is.
+pub(crate) fn store_gzip(store: &BlobStore, from: impl Read) -> Result<Layer, LayerError> {
+    let mut plain = MultiGzDecoder::new(Both { from, to: store.writer()? });
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; PIECE];
+    loop {
+        match plain.read(&mut buffer).map_err(LayerError::Write)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    // Padding behind the stream belongs to the blob.
+    let mut both = plain.into_inner();
+    io::copy(&mut both, &mut io::sink()).map_err(LayerError::Write)?;
+    let (digest, size) = both.to.finish()?;
+    Ok(Layer { descriptor: Descriptor::new(descriptor::LAYER_GZIP, digest, size), diff_id: hasher.finish() })
+}
+
+/// What is read is written too.
+struct Both<R> {
+    from: R,
+    to: BlobWriter,
+}
+
+impl<R: Read> Read for Both<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..count])?;
+        Ok(count)
+    }
 }
 
 enum Sink {
@@ -191,6 +224,18 @@ struct TarStream {
 }
 
 impl TarStream {
+    fn into(store: &BlobStore, compression: Compression) -> Result<Self, LayerError> {
+        let blob = store.writer()?;
+        let sink = match compression {
+            Compression::None => Sink::Plain(blob),
+            Compression::Gzip => {
+                let builder = GzBuilder::new().mtime(0).operating_system(255);
+                Sink::Gzip(Box::new(builder.write(blob, Level::new(6))))
+            }
+        };
+        Ok(Self { hasher: Hasher::new(), sink, block: Vec::with_capacity(PIECE) })
+    }
+
     fn append(&mut self, entry: &Entry, epoch: u64) -> Result<(), LayerError> {
         let Entry { path, contents, .. } = entry;
         match contents {
@@ -255,18 +300,6 @@ impl TarStream {
         if over == 0 { Ok(()) } else { self.write_all(&[0; 512][over..]) }
     }
 
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let count = bytes.len().min(PIECE - self.block.len());
-            self.block.extend_from_slice(&bytes[..count]);
-            bytes = &bytes[count..];
-            if self.block.len() == PIECE {
-                self.flush_block()?;
-            }
-        }
-        Ok(())
-    }
-
     fn flush_block(&mut self) -> io::Result<()> {
         self.hasher.update(&self.block);
         match &mut self.sink {
@@ -277,15 +310,29 @@ impl TarStream {
         Ok(())
     }
 
-    fn finish(mut self, media_type: &str) -> Result<Layer, LayerError> {
-        // Two blocks of zeros end an archive.
-        self.write_all(&[0; 1024]).and_then(|()| self.flush_block()).map_err(LayerError::Write)?;
-        let blob = match self.sink {
-            Sink::Plain(blob) => blob,
-            Sink::Gzip(gzip) => gzip.finish().map_err(LayerError::Write)?,
+    fn finish(mut self) -> Result<Layer, LayerError> {
+        self.flush_block().map_err(LayerError::Write)?;
+        let (media_type, blob) = match self.sink {
+            Sink::Plain(blob) => (descriptor::LAYER, blob),
+            Sink::Gzip(gzip) => (descriptor::LAYER_GZIP, gzip.finish().map_err(LayerError::Write)?),
         };
         let (digest, size) = blob.finish()?;
         Ok(Layer { descriptor: Descriptor::new(media_type, digest, size), diff_id: self.hasher.finish() })
+    }
+}
+
+impl Write for TarStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(PIECE - self.block.len());
+        self.block.extend_from_slice(&bytes[..count]);
+        if self.block.len() == PIECE {
+            self.flush_block()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

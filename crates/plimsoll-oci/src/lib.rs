@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Everything lies in a [`BlobStore`] by digest; what is pushed, pulled or unpacked is checked against the digest that asked
-//! for it. What it is not: a container runtime, and no reader of image formats other than OCI's and Docker's schema 2.
+//! for it. What it is not: a container runtime, and no reader of image formats other than OCI's, Docker's schema 2
+//! and the archives that Docker Engines export.
 
+mod archive;
 mod blob_store;
 mod client;
 mod descriptor;
@@ -18,6 +20,7 @@ mod layer;
 pub mod registry;
 mod unpack;
 
+pub use archive::{ArchiveError, import_archive};
 pub use blob_store::{BlobError, BlobStore, BlobWriter};
 pub use client::{
     AuthSource, ClientError, Credentials, PullReport, PushEvent, PushReport, RegistryClient, RegistryOptions,

@@ -83,8 +83,13 @@ impl Pure for Image {
     }
 
     fn usable(&self, cx: &Cx, built: &Built) -> bool {
-        cx.resource::<BlobStore>().is_ok_and(|store| holds(&store, &built.digest, 3))
+        is_stored(cx, built)
     }
+}
+
+/// Whether an image still lies in the blob store, with all that belongs to it.
+pub(crate) fn is_stored(cx: &Cx, built: &Built) -> bool {
+    cx.resource::<BlobStore>().is_ok_and(|store| holds(&store, &built.digest, 3))
 }
 
 /// Whether the store has the manifest or index and all it names. An index names manifests and those name blobs: two levels

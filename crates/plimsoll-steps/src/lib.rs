@@ -27,7 +27,11 @@ mod deploy;
 #[cfg(feature = "delivery")]
 mod deploying;
 #[cfg(feature = "delivery")]
+mod docker_build;
+#[cfg(feature = "delivery")]
 mod environment;
+#[cfg(feature = "delivery")]
+mod ignored;
 #[cfg(feature = "delivery")]
 mod image;
 #[cfg(feature = "delivery")]
@@ -68,6 +72,7 @@ pub use {
     approve::{Approve, Asker, Asking, Question, Reply, Subject, Verdict, question_path, questions},
     compile::{Compile, Compiled},
     deploy::Deploy,
+    docker_build::DockerBuild,
     environment::{Approval, Deployed, Environment, Gated, Open, Pushed, PushedImage, Smoked},
     image::{Built, Image},
     notify::{CutOverFigures, Failure, Notice, Notify, Say, Started, Waiting},

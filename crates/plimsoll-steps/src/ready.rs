@@ -2,6 +2,7 @@
 
 use crate::{
     compile::Compile,
+    docker_build::DockerBuild,
     image::{Built, Image},
     inputs::Inputs,
     notify::Started,
@@ -10,12 +11,19 @@ use plimsoll_core::config::NoticeEvent;
 use plimsoll_engine::{Graph, Handle};
 use std::collections::BTreeSet;
 
-/// Adds `compile` for every service and platform and `image` for every service, and gives the images in dependency order.
+/// Adds `compile` for every service and platform and `image` for every service, or `docker-build` for one that has a Dockerfile,
+/// and gives the images in dependency order.
 pub fn built<'g>(graph: &mut Graph<'g>, inputs: &Inputs) -> Vec<Handle<'g, Built>> {
     let config = inputs.config();
     let mut images = Vec::new();
     for service in inputs.services() {
         let configured = &config.services[&service];
+        let project = config.project.name.to_string();
+        if let Some(build) = configured.docker_build.clone() {
+            let build = DockerBuild { service: service.clone(), project, build };
+            images.push(graph.pure(service.as_str(), build, ()));
+            continue;
+        }
         let mut binaries = Vec::new();
         for platform in &config.images.platforms {
             let compile = Compile {
@@ -27,7 +35,7 @@ pub fn built<'g>(graph: &mut Graph<'g>, inputs: &Inputs) -> Vec<Handle<'g, Built
             };
             binaries.push(graph.pure(&format!("{service}/{}", platform.architecture()), compile, ()));
         }
-        let image = Image { service: service.clone(), project: config.project.name.to_string() };
+        let image = Image { service: service.clone(), project };
         images.push(graph.pure(service.as_str(), image, binaries));
     }
     images

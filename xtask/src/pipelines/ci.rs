@@ -21,7 +21,8 @@ const MEMBERS: [(&str, &[&str]); 13] = [
     ("plimsoll-local", &["-core", "-deploy", "-http", "-oci", "-process"]),
     ("plimsoll-oci", &["-core", "-http"]),
     ("plimsoll-process", &[]),
-    ("plimsoll-steps", &["-core", "-deploy", "-engine", "-http", "-local", "-oci", "-process"]),
+    // One step has an engine build an image.
+    ("plimsoll-steps", &["-core", "-deploy", "-docker", "-engine", "-http", "-local", "-oci", "-process"]),
     ("xtask", &[""]),
 ];
 

@@ -73,6 +73,9 @@ impl Check<'_> {
         if let Some(bin) = &service.bin {
             self.package(&["services", name, "bin"], bin);
         }
+        if let Some(build) = &service.docker_build {
+            self.dockerfile(&["services", name, "docker_build", "dockerfile"], &build.dockerfile);
+        }
         self.replicas(&["services", name, "replicas"], service.replicas);
         self.port(&["services", name, "port"], service.port);
         self.health(&["services", name, "health"], &service.health);
@@ -322,6 +325,14 @@ impl Check<'_> {
         }
         for (nth, package) in config.checks.exclude.iter().enumerate() {
             self.package(&["checks", "exclude", &nth.to_string()], package);
+        }
+    }
+
+    fn dockerfile(&mut self, path: &[&str], dockerfile: &str) {
+        let within = |part| matches!(part, std::path::Component::Normal(_));
+        if dockerfile.is_empty() || !std::path::Path::new(dockerfile).components().all(within) {
+            let message = format!("`{dockerfile}` is no path within the workspace");
+            self.value(path, message, "name it from the workspace's root, as `docker/Dockerfile`");
         }
     }
 

@@ -35,6 +35,9 @@ pub struct Service {
     /// The binary of that package; default: the service's name.
     #[serde(default)]
     pub bin: Option<String>,
+    /// A Dockerfile that its image is built from, by a Docker Engine; without one the image is assembled without an engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_build: Option<DockerBuild>,
     /// How many processes serve it, from 1 to 1000.
     #[serde(default)]
     pub replicas: Option<u16>,
@@ -81,6 +84,21 @@ pub struct Service {
     /// Idempotent requests that show the service works.
     #[serde(default)]
     pub smoke: Vec<Smoke>,
+}
+
+/// `docker_build = { … }`: what `docker build` would be told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct DockerBuild {
+    /// The Dockerfile's path from the workspace's root, which is the context.
+    pub dockerfile: String,
+    /// The stage to build; the last one if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Values of its `ARG`s.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub args: BTreeMap<String, String>,
 }
 
 /// `health = { … }`.

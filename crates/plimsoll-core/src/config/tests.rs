@@ -72,6 +72,13 @@ fn mistakes_of_shape_are_told_with_their_place_and_a_hint() {
 #[test]
 fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
     for (rest, place, message, hint) in [
+        (
+            "docker_build = { dockerfile = \"../Dockerfile\" }",
+            (5, 31),
+            "`../Dockerfile` is no path within",
+            "docker/Dockerfile",
+        ),
+        ("docker_build = { dockerfile = \"\" }", (5, 31), "`` is no path within", ""),
         ("replicas = 0", (5, 12), "cannot have 0 replicas", "from 1 to 1000"),
         ("port = 0", (5, 8), "port 0", "let the target choose"),
         ("activation = \"exclusive\"\nreplicas = 2\n[environments.a]", (6, 12), "is exclusive", "replicas = 1"),

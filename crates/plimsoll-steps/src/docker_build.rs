@@ -1,0 +1,124 @@
+//! `docker-build`: a service's image from a Dockerfile, by a Docker Engine, for those who want one.
+//!
+//! From here on it is an image as any other: pushed by digest, approved, promoted. What it is not: reproducible, and for more
+//! platforms than the engine's own; `image` is both. Its context is what git knows of the workspace and `.dockerignore`
+//! does not leave out, so what lies about unversioned neither reaches an image nor makes it be built again.
+
+use crate::{
+    ignored::Ignored,
+    image::{Built, is_stored},
+    origin::Origins,
+    workspace::Workspace,
+};
+use plimsoll_core::{ServiceName, config::DockerBuild as Configured};
+use plimsoll_docker::{Build, build, export};
+use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
+use plimsoll_oci::{ArchiveError, BlobStore, IndexSpec, import_archive, write_index};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, BufReader, BufWriter},
+    path::{Path, PathBuf},
+};
+
+/// Builds one service's image from a Dockerfile.
+#[derive(Debug, Serialize)]
+pub struct DockerBuild {
+    /// The service.
+    pub service: ServiceName,
+    /// The project, for the image's title, and for the name that the engine knows it by.
+    pub project: String,
+    /// The Dockerfile, and what it is told.
+    pub build: Configured,
+}
+
+impl DockerBuild {
+    /// The files of the context, relative to the workspace's root: with the Dockerfile, which may be left out of what it copies.
+    fn context(&self, workspace: &Workspace) -> Result<Vec<PathBuf>, StepError> {
+        let ignored = match fs::read_to_string(workspace.root().join(".dockerignore")) {
+            Ok(text) => Ignored::parse(&text).map_err(|e| StepError::user(format!("`.dockerignore`: {e}")))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ignored::default(),
+            Err(e) => return Err(StepError::external("cannot read `.dockerignore`").caused_by(&e)),
+        };
+        let dockerfile = Path::new(&self.build.dockerfile);
+        let known = workspace.files().iter().filter(|file| *file != dockerfile && !ignored.leaves_out(file));
+        // Git may know of files that were deleted.
+        let there = known.filter(|file| workspace.root().join(file).symlink_metadata().is_ok());
+        Ok(std::iter::once(dockerfile.to_owned()).chain(there.cloned()).collect())
+    }
+}
+
+impl Step for DockerBuild {
+    const NAME: &'static str = "docker-build";
+    const VERSION: u32 = 1;
+    type In = ();
+    type Out = Built;
+
+    fn timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_hours(1)
+    }
+}
+
+impl Pure for DockerBuild {
+    fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
+        let workspace = cx.resource::<Workspace>()?;
+        let mut reads = Reads::nothing();
+        workspace.add_files(&mut reads, &self.context(&workspace)?)?;
+        let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
+        reads.add("commit", origin.revision.as_bytes());
+        Ok(reads)
+    }
+
+    async fn run(&self, cx: &Cx, (): ()) -> Result<Built, StepError> {
+        let workspace = cx.resource::<Workspace>()?;
+        let revision = cx.resource::<Origins>()?.of(&self.service)?.revision.clone();
+        let host = cx.environment().get("DOCKER_HOST").map(|host| host.to_string_lossy());
+        let socket = plimsoll_docker::socket(host.as_deref()).map_err(|e| StepError::of(&e))?;
+        let directory = tempfile::tempdir_in(cx.run_dir())
+            .map_err(|e| StepError::external("cannot make a directory for the context").caused_by(&e))?;
+        let (context, archive) = (directory.path().join("context.tar"), directory.path().join("image.tar"));
+
+        let (files, root, to) = (self.context(&workspace)?, workspace.root().to_owned(), context.clone());
+        let packed = cx.blocking(move || pack(&root, &files, &to)).await?;
+        packed.map_err(|e| StepError::external("cannot pack the context of the build").caused_by(&e))?;
+        let labels = BTreeMap::from([
+            ("org.opencontainers.image.title".to_owned(), format!("{}/{}", self.project, self.service)),
+            ("org.opencontainers.image.revision".to_owned(), revision.clone()),
+        ]);
+        let what = Build {
+            dockerfile: self.build.dockerfile.clone(),
+            target: self.build.target.clone(),
+            args: self.build.args.clone(),
+            name: format!("{}/{}:docker-build", self.project, self.service),
+            labels: labels.clone(),
+        };
+        let image = build(&socket, &what, &context, &|line| cx.log(line)).await.map_err(|e| StepError::of(&e))?;
+        export(&socket, &image, &archive).await.map_err(|e| StepError::of(&e))?;
+
+        let store = cx.resource::<BlobStore>()?;
+        let stored = cx.blocking(move || {
+            let (platform, image) = import_archive(&store, BufReader::new(File::open(archive)?))?;
+            let platforms = BTreeMap::from([(platform, image.digest.clone())]);
+            let index = write_index(&store, &IndexSpec { images: vec![(platform, image)], annotations: labels })?;
+            Ok::<_, ArchiveError>((index.digest, platforms))
+        });
+        let (digest, platforms) = stored.await?.map_err(|e| StepError::of(&e))?;
+        Ok(Built { service: self.service.clone(), digest, platforms, revision })
+    }
+
+    fn usable(&self, cx: &Cx, built: &Built) -> bool {
+        is_stored(cx, built)
+    }
+}
+
+/// Writes files as a tar archive; who owns them and when they were written does not count.
+fn pack(root: &Path, files: &[PathBuf], to: &Path) -> io::Result<()> {
+    let mut tar = tar::Builder::new(BufWriter::new(File::create(to)?));
+    tar.mode(tar::HeaderMode::Deterministic);
+    tar.follow_symlinks(false);
+    for file in files {
+        tar.append_path_with_name(root.join(file), file)?;
+    }
+    tar.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()
+}
