@@ -37,8 +37,8 @@ mod tests;
 pub use canary::{CanarySettings, PrometheusSettings};
 pub use capacity::{Access, Autoscale, Resources, Storage};
 pub use delivery::{
-    Checks, ConsoleChannel, Features, Images, NoticeEvent, Notify, Profile, ProfileRules, ProfileSettings, Profiles,
-    Severity, SlackChannel, WebhookChannel,
+    ConsoleChannel, Images, NoticeEvent, Notify, Profile, ProfileRules, ProfileSettings, Profiles, Severity,
+    SlackChannel, WebhookChannel,
 };
 pub use environment::{
     ApprovalRule, Environment, Evidence, Gate, ServiceOverride, Slo, Strategy, StrategyKind, Target,
@@ -90,9 +90,6 @@ pub struct Config {
     /// Notices.
     #[serde(default)]
     pub notify: Notify,
-    /// Checks.
-    #[serde(default)]
-    pub checks: Checks,
     /// Profiles.
     #[serde(default)]
     pub profiles: Profiles,

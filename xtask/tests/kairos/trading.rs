@@ -1,5 +1,6 @@
-//! Cut-overs on each target, thirty, or as many as `PLIMSOLL_CUT_OVERS` says, while a strategy trades and a client places orders all the time: an order is placed
-//! once, and by the strategy's live slot only; what a client was told to be placed is there in the end.
+//! Cut-overs on each target, thirty, or as many as `PLIMSOLL_CUT_OVERS` says, while a strategy trades and a client places orders
+//! all the time: an order is placed once, and by the strategy's live slot only; what a client was told to be placed is there
+//! in the end.
 
 use crate::{
     load,

@@ -323,9 +323,6 @@ impl Check<'_> {
                 self.source(&["notify", "webhook", "secret"], secret);
             }
         }
-        for (nth, package) in config.checks.exclude.iter().enumerate() {
-            self.package(&["checks", "exclude", &nth.to_string()], package);
-        }
     }
 
     fn dockerfile(&mut self, path: &[&str], dockerfile: &str) {

@@ -1,4 +1,4 @@
-//! What is not about one service or environment: images, notices, checks and profiles.
+//! What is not about one service or environment: images, notices and profiles.
 
 use super::{Base, Evidence, Registry, SecretSource};
 use crate::Platform;
@@ -103,29 +103,6 @@ impl NoticeEvent {
     fn all() -> Vec<Self> {
         Self::ALL.to_vec()
     }
-}
-
-/// `[checks]`: what lint and test look at.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Checks {
-    /// Cargo packages left out.
-    pub exclude: Vec<String>,
-    /// With which features packages are checked; default `all`.
-    pub features: Features,
-}
-
-/// A choice of cargo features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub enum Features {
-    /// All of them.
-    #[default]
-    All,
-    /// The default ones.
-    Default,
 }
 
 /// Where Plimsoll runs.

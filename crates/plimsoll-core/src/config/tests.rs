@@ -113,7 +113,7 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
         ("port = 80\n[environments.a]\n[environments.b]", (5, 8), "by `web` in `a` and by `web` in `b`", "another"),
         ("[images]\nplatforms = []", (6, 13), "no platform", "linux/amd64"),
         ("[images]\nplatforms = [\"linux/amd64\", \"linux/amd64\"]", (6, 29), "named twice", "remove"),
-        ("[checks]\nexclude = [\"a b\"]", (6, 12), "no name of a cargo package", ""),
+        ("bin = \"a b\"", (5, 7), "no name of a cargo package", ""),
     ] {
         check(rest, place, message, hint);
     }
