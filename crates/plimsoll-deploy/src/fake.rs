@@ -37,6 +37,12 @@ pub enum Fault {
     SlowReady(String, Duration),
     /// A service of this version ends by itself so long after it took the traffic.
     CrashAfterCutOver(String, Duration),
+    /// Of a service of this version only half the replicas ever get ready, as where a quota or a node lets in no more.
+    HalfReady(String),
+    /// A node goes down so long after a service of this version took the traffic, and with it half the replicas.
+    LosesHalfAfterCutOver(String, Duration),
+    /// One of two nodes hears of a cut-over so much later, and routes as before until then.
+    SlowNode(Duration),
     /// A service of this version ends by itself again and again from its start.
     CrashLoop(String),
     /// A service of this version answers every request with 500, its health path apart.
@@ -80,6 +86,8 @@ struct State {
 #[derive(Default)]
 struct Service {
     live: Option<Slot>,
+    /// The slot that was live before, and until when.
+    left: Option<(Slot, Instant)>,
     slots: BTreeMap<Slot, Stands>,
     /// The share of the requests that the standby slot gets, in percent.
     share: u8,
@@ -90,6 +98,8 @@ struct Stands {
     version: String,
     ready_at: Option<Instant>,
     ends_at: Option<Instant>,
+    /// From when on it has only half its replicas.
+    half_at: Option<Instant>,
     crashes: u32,
     active: Option<Generation>,
 }
@@ -106,17 +116,22 @@ impl Stands {
     fn view(&self, slot: Slot, stopped: bool) -> SlotView {
         let now = Instant::now();
         let ready = !stopped && self.is_ready(now);
-        let ended = self.has_ended(now);
-        let failing = if ended { "it ended with status 101" } else { "its health path does not answer 200" };
+        let (ended, half) = (self.has_ended(now), self.half_at.is_some_and(|at| at <= now));
+        let all = if half { self.spec.replicas / 2 } else { self.spec.replicas };
+        let failing = match (ended, half) {
+            (true, _) => "it ended with status 101",
+            (_, true) => "there is no node for all of its replicas",
+            _ => "its health path does not answer 200",
+        };
         SlotView {
             slot,
             digest: self.spec.digest.clone(),
             config_hash: self.spec.config_hash,
             version: self.version.clone(),
             replicas: self.spec.replicas,
-            ready: if ready { self.spec.replicas } else { 0 },
+            ready: if ready { all } else { 0 },
             active: self.active,
-            failing: (!ready).then(|| failing.to_owned()),
+            failing: (!ready || half).then(|| failing.to_owned()),
             stuck: false,
             crashes: self.crashes + u32::from(ended),
         }
@@ -218,11 +233,12 @@ impl FakeTarget {
         }
         let version = &release.version;
         let now = Instant::now();
-        let (mut ready_at, mut crashes) = (Some(now), 0);
+        let (mut ready_at, mut half_at, mut crashes) = (Some(now), None, 0);
         for fault in &state.faults {
             match fault {
                 Fault::NeverReady(v) if v == version => ready_at = None,
                 Fault::SlowReady(v, after) if v == version => ready_at = Some(now + *after),
+                Fault::HalfReady(v) if v == version => half_at = Some(now),
                 Fault::CrashLoop(v) if v == version => (ready_at, crashes) = (None, 3),
                 _ => {}
             }
@@ -232,7 +248,8 @@ impl FakeTarget {
         if !same {
             service.share = 0;
             let spec = spec.clone();
-            let stands = Stands { spec, version: version.clone(), ready_at, ends_at: None, crashes, active: None };
+            let version = version.clone();
+            let stands = Stands { spec, version, ready_at, ends_at: None, half_at, crashes, active: None };
             service.slots.insert(slot, stands);
         }
         Ok(service.slots[&slot].view(slot, false))
@@ -251,11 +268,16 @@ impl FakeTarget {
         let record = state.record(wish, slots);
         state.count();
         state.calls.push(format!("cut_over {version}"));
-        let crash = state.faults.iter().find_map(|f| match f {
-            Fault::CrashAfterCutOver(v, after) if v == version => Some(Instant::now() + *after),
-            _ => None,
-        });
-        let handover_micros = state.commit(&record, crash);
+        let now = Instant::now();
+        let (mut crash, mut half) = (None, None);
+        for fault in &state.faults {
+            match fault {
+                Fault::CrashAfterCutOver(v, after) if v == version => crash = Some(now + *after),
+                Fault::LosesHalfAfterCutOver(v, after) if v == version => half = Some(now + *after),
+                _ => {}
+            }
+        }
+        let handover_micros = state.commit(&record, crash, half);
         if state.take(&Fault::ReplyLostOnce) {
             return Err(unreachable("cut over"));
         }
@@ -366,7 +388,8 @@ impl State {
             if !stands.spec.is_same_as(spec) {
                 return Err(refused(what(), "a slot runs something else"));
             }
-            if moved.is_some() && !stands.is_ready(Instant::now()) {
+            let view = stands.view(slot, false);
+            if moved.is_some() && view.ready < view.replicas {
                 let (service, reason) = (spec.name.clone(), "it is not ready".to_owned());
                 return Err(TargetError::Slot { service, slot, reason, log_tail: Vec::new() });
             }
@@ -392,7 +415,13 @@ impl State {
         }
     }
 
-    fn commit(&mut self, record: &ReleaseRecord, crash: Option<Instant>) -> Vec<(ServiceName, u64)> {
+    /// What moves ends at `crash`, and has half its replicas from `half` on.
+    fn commit(
+        &mut self,
+        record: &ReleaseRecord,
+        crash: Option<Instant>,
+        half: Option<Instant>,
+    ) -> Vec<(ServiceName, u64)> {
         let mut handover = Vec::new();
         self.generation = record.generation;
         if let Some(before) = self.live.replace(record.clone()) {
@@ -408,9 +437,10 @@ impl State {
             for stands in service.slots.values_mut() {
                 stands.active = None;
             }
+            service.left = service.live.map(|slot| (slot, Instant::now()));
             service.live = next;
             let Some(stands) = next.and_then(|slot| service.slots.get_mut(&slot)) else { continue };
-            stands.ends_at = crash;
+            (stands.ends_at, stands.half_at) = (crash, half);
             if stands.spec.activation == Activation::Exclusive {
                 let refuses = self.faults.contains(&Fault::RefusesActivation(stands.version.clone()));
                 stands.active = Some(record.generation).filter(|_| !refuses);

@@ -161,6 +161,43 @@ async fn a_crash_just_after_the_cut_over_puts_the_former_release_back_without_a_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slot_of_which_half_the_replicas_find_no_room_never_gets_the_traffic() {
+    let target = first().await;
+    target.break_it(Fault::HalfReady("2".into()));
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    let DriveError::NotReady { reason, .. } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("1 of 2 replicas are ready") && reason.contains("no node for all"), "{reason}");
+    assert_eq!(version(&target).await.as_deref(), Some("1"));
+    assert!(!target.calls().contains(&"cut_over 2".to_owned()), "{:?}", target.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_loses_half_its_replicas_with_a_node_gives_way_to_the_former_release() {
+    let target = first().await;
+    target.break_it(Fault::LosesHalfAfterCutOver("2".into(), Duration::from_secs(1)));
+    let error = reach(&target, &deploy(2, 2)).await.unwrap_err();
+    let DriveError::Returned { reason, probes, .. } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("is no longer ready") && reason.contains("no node for all"), "{reason}");
+    assert_eq!(probes.failed, 0, "half of it answered");
+    assert_eq!(version(&target).await.as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_node_hears_of_a_cut_over_half_a_minute_later_the_slot_that_was_left_is_still_there() {
+    for seconds in [1, 10, 30] {
+        let target = first().await;
+        target.break_it(Fault::SlowNode(Duration::from_secs(seconds)));
+        let begun = tokio::time::Instant::now();
+        let policy = Policy { watch: Duration::from_mins(1), ..Policy::default() };
+        let goal = deploy(2, 2);
+        let outcome = drive(&with(&target, &goal, &policy), pending()).await.unwrap();
+        assert!(begun.elapsed() > Duration::from_secs(seconds), "it is asked as long as that takes");
+        assert_eq!((outcome.probes.failed, outcome.live.version.as_str()), (0, "2"), "{:?}", outcome.probes);
+        assert!(!target.calls().iter().any(|call| call.starts_with("retire")), "{:?}", target.calls());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_release_that_crashes_has_nothing_to_return_to_and_says_so() {
     let target = FakeTarget::new(environment());
     target.break_it(Fault::CrashAfterCutOver("1".into(), Duration::from_millis(50)));

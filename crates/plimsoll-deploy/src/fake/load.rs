@@ -41,7 +41,13 @@ impl State {
         self.load.asked += 1;
         let service = self.services.get(name)?;
         let live = service.live?;
-        let slot = if is_shared(self.load.asked, service.share) { live.other() } else { live };
+        // Every other probe comes by the node that may be slow.
+        let late = |fault: &Fault| match (fault, service.left) {
+            (Fault::SlowNode(by), Some((left, at))) if at.elapsed() < *by && self.load.asked % 2 == 0 => Some(left),
+            _ => None,
+        };
+        let selected = self.faults.iter().find_map(late).unwrap_or(live);
+        let slot = if is_shared(self.load.asked, service.share) { live.other() } else { selected };
         self.load.counted.entry((name.clone(), slot)).or_default().probe.requests += 1;
         Some(slot)
     }
