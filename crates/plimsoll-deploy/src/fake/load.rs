@@ -43,7 +43,9 @@ impl State {
         let live = service.live?;
         // Every other probe comes by the node that may be slow.
         let late = |fault: &Fault| match (fault, service.left) {
-            (Fault::SlowNode(by), Some((left, at))) if at.elapsed() < *by && self.load.asked % 2 == 0 => Some(left),
+            (Fault::SlowNode(by), Some((left, at))) if at.elapsed() < *by && self.load.asked.is_multiple_of(2) => {
+                Some(left)
+            }
             _ => None,
         };
         let selected = self.faults.iter().find_map(late).unwrap_or(live);
