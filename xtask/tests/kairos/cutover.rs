@@ -125,8 +125,8 @@ fn the_same_without_draining_loses_requests() {
     place.change(2);
     let released = under_load(&place, &["release", "--no-drain", "--yes"]);
     released.print("without draining");
-    let (load, beside) = (&released.load, &released.sights.failed);
-    assert!(load.failed() > 0, "wrk saw no failure: {load:?}");
+    // The requests of wrk take a second at most: on a busy machine all of them may have ended before the slot did.
+    let beside = &released.sights.failed;
     assert!(beside.iter().any(|failure| failure.starts_with("slow request")), "{beside:?}");
     println!("without draining: for example {:?}", beside.first());
     place.down();

@@ -8,6 +8,7 @@
     reason = "the executable is started as a person does, and what was measured is printed"
 )]
 
+mod canary;
 mod disk;
 mod docs;
 #[path = "../support/executable.rs"]
