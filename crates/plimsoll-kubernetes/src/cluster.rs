@@ -178,18 +178,28 @@ impl Cluster {
 
     async fn pages<K: Kind>(&self, what: String, params: ListParams) -> Result<Vec<K>, TargetError> {
         let api = self.api::<K>();
-        let mut params = params.limit(PAGE);
-        let mut items = Vec::new();
+        let first = params.limit(PAGE);
+        let (mut params, mut items) = (first.clone(), Vec::new());
         // Each turn brings a page; a namespace that holds more than a million objects is not ours.
         for _ in 0..2000 {
-            let page = patient(&what, || api.list(&params)).await?;
+            let read = || async {
+                match api.list(&params).await {
+                    Err(kube::Error::Api(status)) if status.code == 410 => Ok(None),
+                    page => page.map(Some),
+                }
+            };
+            let Some(page) = patient(&what, read).await? else {
+                // What the list was at its first page is forgotten by now: it begins anew.
+                (params, items) = (first.clone(), Vec::new());
+                continue;
+            };
             items.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
-                None => break,
+                None => return Ok(items),
             }
         }
-        Ok(items)
+        Err(refused(&what, "there is no end of its pages"))
     }
 
     /// What is there of the kind and name of `object`, whoever made it.
@@ -407,3 +417,6 @@ pub(crate) fn unreachable(what: String, source: impl std::error::Error + Send + 
 pub(crate) fn unwritable(what: &str, source: ObjectError) -> TargetError {
     unreachable(what.to_owned(), source)
 }
+
+#[cfg(test)]
+mod tests;
