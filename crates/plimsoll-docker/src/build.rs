@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, stream::try_unfold};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     path::Path,
+    time::Duration,
 };
 use tokio::{
     fs::File,
@@ -17,6 +18,9 @@ use tokio::{
 
 /// A failed build tells so many of its last lines.
 const LAST_LINES: usize = 20;
+
+/// How long the engine may take before it begins to answer: it takes the whole context first, or packs the whole image.
+const BEGIN: Duration = Duration::from_mins(15);
 
 /// How much of a context is sent at once.
 const PIECE: usize = 128 * 1024;
@@ -37,7 +41,9 @@ pub struct Build {
 }
 
 /// Has the engine behind `socket` build an image out of `context`, a tar archive; gives the image's id. Each line that the
-/// build says goes to `say`.
+/// build says goes to `say`. Takes as long as the build does; who drops the future ends it.
+///
+/// A build that fails is [`EngineError::Build`], with its instruction and last words.
 pub async fn build(
     socket: &Path,
     what: &Build,
@@ -55,7 +61,8 @@ pub async fn build(
     let options = BuildImageOptionsBuilder::new().dockerfile(&what.dockerfile).t(&what.name).rm(true).forcerm(true);
     let options = options.buildargs(&unordered(&what.args)).labels(&unordered(&what.labels));
     let options = what.target.iter().fold(options, |options, target| options.target(target)).build();
-    let mut stream = engine.api.build_image(options, None, Some(body_try_stream(body)));
+    let api = engine.api.clone().with_timeout(BEGIN);
+    let mut stream = api.build_image(options, None, Some(body_try_stream(body)));
     let mut told = Told::default();
     let mut image = None;
     // Ends with the build; a step's time bounds it, and who goes away ends it.
@@ -69,6 +76,9 @@ pub async fn build(
                 image = info.aux.and_then(|aux| aux.id).or(image);
             }
             Err(Error::DockerStreamError { error }) => return Err(told.failed(what, error)),
+            Err(Error::DockerResponseServerError { status_code: 400, message }) => {
+                return Err(told.failed(what, message));
+            }
             Err(source) => return Err(engine.failed(format!("build `{}`", what.dockerfile), source)),
         }
     }
@@ -101,12 +111,14 @@ impl Told {
     }
 }
 
-/// Writes an image of the engine to `file`, as a tar archive.
+/// Writes an image of the engine to `file`, as a tar archive. An engine that does not begin within a quarter of an hour is an
+/// error, as is an image that it does not have.
 pub async fn export(socket: &Path, image: &str, file: &Path) -> Result<(), EngineError> {
     let engine = Engine::connect(socket).await?;
     let unwritable = |source| EngineError::Context { path: file.to_owned(), source };
     let mut to = File::create(file).await.map_err(unwritable)?;
-    let mut pieces = std::pin::pin!(engine.api.export_image(image));
+    let api = engine.api.clone().with_timeout(BEGIN);
+    let mut pieces = std::pin::pin!(api.export_image(image));
     // Ends with the archive.
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|e| engine.failed(format!("export the image {image}"), e))?;

@@ -63,11 +63,11 @@ pub enum EngineError {
         what: String,
     },
     /// A build came to an end that is none.
-    #[error("cannot build `{dockerfile}`: `{instruction}`: {reason}{}", told(last))]
+    #[error("cannot build `{dockerfile}`{}: {reason}{}", at(instruction), told(last))]
     Build {
         /// The Dockerfile.
         dockerfile: String,
-        /// The instruction that failed.
+        /// The instruction that failed; empty when the Dockerfile itself, or what it was told, was refused.
         instruction: String,
         /// What the engine said.
         reason: String,
@@ -100,10 +100,16 @@ pub enum EngineError {
 impl Classify for EngineError {
     fn class(&self) -> ErrorClass {
         match self {
+            // A base image that cannot be pulled is not the Dockerfile's fault.
+            Self::Build { instruction, .. } if instruction.starts_with("FROM ") => ErrorClass::External,
             Self::Remote { .. } | Self::Elsewhere { .. } | Self::Build { .. } => ErrorClass::User,
             _ => ErrorClass::External,
         }
     }
+}
+
+fn at(instruction: &str) -> String {
+    if instruction.is_empty() { String::new() } else { format!(" at `{instruction}`") }
 }
 
 fn told(lines: &[String]) -> String {

@@ -39,7 +39,7 @@ pub const SELECTOR: &str = "plimsoll.dev/selector";
 /// Annotation of a Service: the run that last took a claim over or ended its own, and when, in milliseconds.
 pub const CLAIM: &str = "plimsoll.dev/claimed-by";
 /// Annotation of an autoscaler whose slot waits: its lower bound as it was declared.
-pub const LEAST: &str = "plimsoll.dev/min-replicas";
+pub const MIN_REPLICAS: &str = "plimsoll.dev/min-replicas";
 /// Annotation: where the pods of a slot tell what they answered, as JSON.
 pub const METRICS: &str = "plimsoll.dev/metrics";
 

@@ -57,7 +57,7 @@ pub(crate) async fn weigh(site: &Site<'_>, weights: &Weights) -> Result<(), Targ
     Ok(())
 }
 
-/// Of one whose slot has no ready pod none gets traffic: that passes, or the slot is found unfit.
+/// A slot without a ready pod counts as one: it gets a share when it has some, or the drive finds it unfit.
 fn beside(world: &World, service: &ServiceName) -> Beside {
     let Some(live) = world.live_slot(service) else { return Beside::NothingLive };
     match world.workload(service, live.other()) {

@@ -309,7 +309,11 @@ impl Target for KubernetesTarget {
 
     fn unlock<'a>(&'a self, owner: &'a LockOwner) -> Fut<'a, ()> {
         Box::pin(async move {
-            let settled = claim::settle(&self.site().await?, &owner.run).await;
+            let site = self.site().await?;
+            let settled = claim::settle(&site, &owner.run).await;
+            if let Ok(world) = site.look().await {
+                autoscalers::settle(&site, &world).await;
+            }
             lease::give(self.cluster.get().await?, &self.environment, owner).await?;
             settled
         })
@@ -343,8 +347,6 @@ impl Target for KubernetesTarget {
             if world.selected(service) == Some(slot) {
                 return Err(refused(&format!("drain {service} ({slot})"), "it is live"));
             }
-            // Whoever made the cut-over may not have come to it.
-            autoscalers::settle(&site, &world, std::iter::once(service)).await?;
             drain::drain(&site, service, slot, deadline).await
         })
     }

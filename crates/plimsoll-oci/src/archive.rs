@@ -82,7 +82,9 @@ struct RootFs {
 
 /// Takes the one image of an archive over into `store`: its platform, and the descriptor of its manifest.
 ///
-/// Layers are streamed, and each is compared with the digest that the configuration has for it.
+/// Layers are streamed, and each is compared with the digest that the configuration has for it. Refused are an archive that is
+/// torn or names what it does not hold, one of several images, one for another platform than those of services, and layers
+/// compressed with zstd.
 pub fn import_archive<R: Read + Seek>(
     store: &BlobStore,
     mut archive: R,
@@ -164,9 +166,13 @@ fn joined(from: &Path, to: &Path) -> PathBuf {
 
 fn layer(store: &BlobStore, mut from: impl Read) -> Result<Layer, LayerError> {
     let mut begin = Vec::new();
-    from.by_ref().take(2).read_to_end(&mut begin).map_err(LayerError::Write)?;
+    from.by_ref().take(4).read_to_end(&mut begin).map_err(LayerError::Stream)?;
     let whole = begin.as_slice().chain(from);
-    if begin == [0x1f, 0x8b] { store_gzip(store, whole) } else { store_tar(store, whole) }
+    match begin.as_slice() {
+        [0x1f, 0x8b, ..] => store_gzip(store, whole),
+        [0x28, 0xb5, 0x2f, 0xfd] => Err(LayerError::Stream(io::Error::other("it is compressed with zstd"))),
+        _ => store_tar(store, whole),
+    }
 }
 
 fn bounded(entry: impl Read) -> Result<Vec<u8>, ArchiveError> {

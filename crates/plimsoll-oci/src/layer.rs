@@ -88,6 +88,9 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
+    /// A layer that is there could not be read, or is torn.
+    #[error("cannot read a layer")]
+    Stream(#[source] io::Error),
     /// The layer could not be written.
     #[error("cannot write a layer")]
     Write(#[source] io::Error),
@@ -100,7 +103,7 @@ impl Classify for LayerError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Path { .. } => ErrorClass::User,
-            Self::Read { .. } | Self::Write(_) | Self::Store(_) => ErrorClass::External,
+            Self::Read { .. } | Self::Stream(_) | Self::Write(_) | Self::Store(_) => ErrorClass::External,
         }
     }
 }
@@ -175,7 +178,7 @@ pub fn write_layer(
 /// Stores a layer that is there as a tar stream, compressed as those that are built here.
 pub(crate) fn store_tar(store: &BlobStore, mut from: impl Read) -> Result<Layer, LayerError> {
     let mut tar = TarStream::into(store, Compression::Gzip)?;
-    io::copy(&mut from, &mut tar).map_err(LayerError::Write)?;
+    io::copy(&mut from, &mut tar).map_err(LayerError::Stream)?;
     tar.finish()
 }
 
@@ -185,15 +188,12 @@ pub(crate) fn store_gzip(store: &BlobStore, from: impl Read) -> Result<Layer, La
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; PIECE];
     loop {
-        match plain.read(&mut buffer).map_err(LayerError::Write)? {
+        match plain.read(&mut buffer).map_err(LayerError::Stream)? {
             0 => break,
             count => hasher.update(&buffer[..count]),
         }
     }
-    // Padding behind the stream belongs to the blob.
-    let mut both = plain.into_inner();
-    io::copy(&mut both, &mut io::sink()).map_err(LayerError::Write)?;
-    let (digest, size) = both.to.finish()?;
+    let (digest, size) = plain.into_inner().to.finish()?;
     Ok(Layer { descriptor: Descriptor::new(descriptor::LAYER_GZIP, digest, size), diff_id: hasher.finish() })
 }
 

@@ -1,11 +1,11 @@
 //! `docker-build`: a service's image from a Dockerfile, by a Docker Engine, for those who want one.
 //!
 //! From here on it is an image as any other: pushed by digest, approved, promoted. What it is not: reproducible, and for more
-//! platforms than the engine's own; `image` is both. Its context is what git knows of the workspace and `.dockerignore`
-//! does not leave out, so what lies about unversioned neither reaches an image nor makes it be built again.
+//! platforms than the engine's own; `image` is both. Its context is what neither git nor
+//! `.dockerignore` ignores, so what was built or downloaded here neither reaches an image nor makes it be built again.
 
 use crate::{
-    ignored::Ignored,
+    context::context_files,
     image::{Built, is_stored},
     origin::Origins,
     workspace::Workspace,
@@ -17,7 +17,7 @@ use plimsoll_oci::{ArchiveError, BlobStore, IndexSpec, import_archive, write_ind
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, BufWriter},
     path::{Path, PathBuf},
 };
@@ -31,22 +31,6 @@ pub struct DockerBuild {
     pub project: String,
     /// The Dockerfile, and what it is told.
     pub build: Configured,
-}
-
-impl DockerBuild {
-    /// The files of the context, relative to the workspace's root: with the Dockerfile, which may be left out of what it copies.
-    fn context(&self, workspace: &Workspace) -> Result<Vec<PathBuf>, StepError> {
-        let ignored = match fs::read_to_string(workspace.root().join(".dockerignore")) {
-            Ok(text) => Ignored::parse(&text).map_err(|e| StepError::user(format!("`.dockerignore`: {e}")))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ignored::default(),
-            Err(e) => return Err(StepError::external("cannot read `.dockerignore`").caused_by(&e)),
-        };
-        let dockerfile = Path::new(&self.build.dockerfile);
-        let known = workspace.files().iter().filter(|file| *file != dockerfile && !ignored.leaves_out(file));
-        // Git may know of files that were deleted.
-        let there = known.filter(|file| workspace.root().join(file).symlink_metadata().is_ok());
-        Ok(std::iter::once(dockerfile.to_owned()).chain(there.cloned()).collect())
-    }
 }
 
 impl Step for DockerBuild {
@@ -64,7 +48,7 @@ impl Pure for DockerBuild {
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         let workspace = cx.resource::<Workspace>()?;
         let mut reads = Reads::nothing();
-        workspace.add_files(&mut reads, &self.context(&workspace)?)?;
+        workspace.add_files(&mut reads, &context_files(&workspace, &self.build.dockerfile)?)?;
         let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
         reads.add("commit", origin.revision.as_bytes());
         Ok(reads)
@@ -74,14 +58,20 @@ impl Pure for DockerBuild {
         let workspace = cx.resource::<Workspace>()?;
         let revision = cx.resource::<Origins>()?.of(&self.service)?.revision.clone();
         let host = cx.environment().get("DOCKER_HOST").map(|host| host.to_string_lossy());
-        let socket = plimsoll_docker::socket(host.as_deref()).map_err(|e| StepError::of(&e))?;
+        let Ok(socket) = plimsoll_docker::socket(host.as_deref()) else {
+            let host = host.unwrap_or_default();
+            return Err(StepError::user(format!(
+                "DOCKER_HOST is `{host}`, and a build needs a Docker Engine on a local socket"
+            )));
+        };
         let directory = tempfile::tempdir_in(cx.run_dir())
             .map_err(|e| StepError::external("cannot make a directory for the context").caused_by(&e))?;
-        let (context, archive) = (directory.path().join("context.tar"), directory.path().join("image.tar"));
+        let (packed, archive) = (directory.path().join("context.tar"), directory.path().join("image.tar"));
 
-        let (files, root, to) = (self.context(&workspace)?, workspace.root().to_owned(), context.clone());
-        let packed = cx.blocking(move || pack(&root, &files, &to)).await?;
-        packed.map_err(|e| StepError::external("cannot pack the context of the build").caused_by(&e))?;
+        let (files, root, to) =
+            (context_files(&workspace, &self.build.dockerfile)?, workspace.root().to_owned(), packed.clone());
+        let done = cx.blocking(move || pack(&root, &files, &to)).await?;
+        done.map_err(|e| StepError::external("cannot pack the context of the build").caused_by(&e))?;
         let labels = BTreeMap::from([
             ("org.opencontainers.image.title".to_owned(), format!("{}/{}", self.project, self.service)),
             ("org.opencontainers.image.revision".to_owned(), revision.clone()),
@@ -93,7 +83,7 @@ impl Pure for DockerBuild {
             name: format!("{}/{}:docker-build", self.project, self.service),
             labels: labels.clone(),
         };
-        let image = build(&socket, &what, &context, &|line| cx.log(line)).await.map_err(|e| StepError::of(&e))?;
+        let image = build(&socket, &what, &packed, &|line| cx.log(line)).await.map_err(|e| StepError::of(&e))?;
         export(&socket, &image, &archive).await.map_err(|e| StepError::of(&e))?;
 
         let store = cx.resource::<BlobStore>()?;

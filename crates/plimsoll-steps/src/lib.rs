@@ -23,6 +23,8 @@ mod approve;
 #[cfg(feature = "delivery")]
 mod compile;
 #[cfg(feature = "delivery")]
+mod context;
+#[cfg(feature = "delivery")]
 mod deploy;
 #[cfg(feature = "delivery")]
 mod deploying;
@@ -30,8 +32,6 @@ mod deploying;
 mod docker_build;
 #[cfg(feature = "delivery")]
 mod environment;
-#[cfg(feature = "delivery")]
-mod ignored;
 #[cfg(feature = "delivery")]
 mod image;
 #[cfg(feature = "delivery")]

@@ -3,6 +3,7 @@
 //! Images are labelled with it instead of the release's commit, so that a commit elsewhere leaves them bit by bit the same.
 
 use crate::{
+    context::roots,
     git::{GitError, Source, git, last_change},
     workspace::Workspace,
 };
@@ -42,7 +43,10 @@ impl Origins {
         let mut sets: BTreeMap<Vec<String>, Vec<ServiceName>> = BTreeMap::new();
         for (service, configured) in &config.services {
             let bin = configured.bin.as_deref().unwrap_or(service.as_str());
-            let paths = pathspecs(workspace, &configured.package, bin)?;
+            let paths = match &configured.docker_build {
+                Some(build) => roots(workspace, &build.dockerfile)?.iter().map(|path| literal(path)).collect(),
+                None => pathspecs(workspace, &configured.package, bin)?,
+            };
             sets.entry(paths).or_default().push(service.clone());
         }
         let path = cache.join("origins.json");
@@ -72,12 +76,13 @@ impl Origins {
     }
 }
 
+fn literal(path: &Path) -> String {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    format!(":(literal){}", path.display())
+}
+
 /// What a binary is built from, as git's pathspecs.
 fn pathspecs(workspace: &Workspace, package: &str, bin: &str) -> Result<Vec<String>, StepError> {
-    let literal = |path: &Path| {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        format!(":(literal){}", path.display())
-    };
     let closure = workspace.closure(&[package.to_owned()], false)?;
     let dirs = closure.iter().map(|name| literal(&workspace.packages()[name].dir));
     let shared = SHARED.iter().map(|name| literal(Path::new(name)));

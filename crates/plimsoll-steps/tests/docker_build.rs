@@ -84,6 +84,8 @@ impl Place {
         place.write(".dockerignore", "*\n!tool\n!files\n**/*.secret\n");
         place.write(".gitignore", "files/unversioned\n/target\n");
         place.write("files/one", "1");
+        // An engine that did the same before would say nothing of it again.
+        place.write("files/here", &place.root().display().to_string());
         place.write("files/deep/two", "2");
         place.write("files/deep/key.secret", "never sent");
         place.write("files/unversioned", "never sent either");
@@ -201,9 +203,14 @@ async fn a_dockerfile_becomes_an_image_as_any_other_and_a_failing_line_is_shown(
     // What is not sent does not build it again; what is sent does, with what the engine still has.
     place.write("src/main.rs", "fn main() { }\n");
     place.write("files/unversioned", "other");
+    place.write("notes.txt", "neither ignored by git nor sent");
     assert_eq!(place.build().await.step.ending, Ending::Cached);
+    // What it is built from is told by its commit, whatever the package's last one is.
     place.write("files/one", "one");
+    place.commit();
     let second = place.build().await;
+    let head = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(place.root()).output().unwrap().stdout;
+    assert_eq!(second.built().revision, String::from_utf8(head).unwrap().trim());
     assert_ne!(second.built().digest, image.digest);
     assert!(second.log.contains("Using cache"), "{}", second.log);
 
@@ -214,11 +221,17 @@ async fn a_dockerfile_becomes_an_image_as_any_other_and_a_failing_line_is_shown(
 
     place.write("docker/Dockerfile", &DOCKERFILE.replace("\"say\"", "\"fail\""));
     let failed = place.build().await;
+    let Ending::Failed { class, .. } = &failed.step.ending else { panic!("{:?}", failed.step) };
+    assert_eq!(*class, plimsoll_core::ErrorClass::User);
     let Ending::Failed { error, .. } = &failed.step.ending else { panic!("{:?}", failed.step) };
     for says in
         ["`docker/Dockerfile`", "RUN [\"/bin/tool\", \"fail\"]", "the tool says hello", "the last words of the tool"]
     {
         assert!(error.contains(says), "{says}: {error}");
     }
+
+    place.write("docker/Dockerfile", "FRM scratch\n");
+    let Ending::Failed { error, class, .. } = place.build().await.step.ending else { panic!("it was built") };
+    assert!(error.contains("FRM") && class == plimsoll_core::ErrorClass::User, "{error}");
     run("docker", &["image", "rm", "--force", "shop/api:docker-build"], place.directory.path());
 }

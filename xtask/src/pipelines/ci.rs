@@ -32,7 +32,7 @@ const SCENES: [(&str, &[&str]); 5] = [
     ("plimsoll-docker", &["docker_target"]),
     ("plimsoll-engine", &["ui"]),
     ("plimsoll-kubernetes", &["cluster"]),
-    ("plimsoll-steps", &["proofs"]),
+    ("plimsoll-steps", &["docker_build", "proofs"]),
     ("xtask", &["kairos", "manifests", "release"]),
 ];
 

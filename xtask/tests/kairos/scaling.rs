@@ -79,10 +79,12 @@ impl Gateways {
 /// Whether the cluster has figures for an autoscaler; else it says so.
 fn has_figures(cluster: &Cluster) -> bool {
     let asked = cluster.command(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes"]).output().unwrap();
-    if !asked.status.success() {
+    let there = asked.status.success();
+    assert!(there || std::env::var_os("CI").is_none(), "the cluster has no metrics-server");
+    if !there {
         println!("skipped: the cluster has no metrics-server");
     }
-    asked.status.success()
+    there
 }
 
 #[test]
@@ -105,7 +107,8 @@ fn gateways_come_with_load_and_go_without_it_and_a_release_begins_with_as_many()
     let (new, old) = (Gateways::seen(&scene, "green"), Gateways::seen(&scene, "blue"));
     println!("after the release: {new:?}, what was left {old:?}");
     assert!(new.ready >= more.ready, "it began with {new:?}, and {more:?} had served");
-    assert_eq!(new.least, 1, "it goes by its load");
+    let kept = Gateways::until(&scene, "green", "it goes by its load again", |g| g.measured);
+    assert!(kept.ready >= more.ready, "it shrank under load: {kept:?}");
     assert!(old.least >= more.ready && old.ready >= more.ready, "the way back is smaller: {old:?}");
     let answered = load.answered();
     eventually("the load goes on", PATIENCE, || load.answered() >= answered + SOME);

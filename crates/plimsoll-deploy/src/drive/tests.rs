@@ -192,6 +192,9 @@ async fn where_a_node_hears_of_a_cut_over_half_a_minute_later_the_slot_that_was_
         let goal = deploy(2, 2);
         let outcome = drive(&with(&target, &goal, &policy), pending()).await.unwrap();
         assert!(begun.elapsed() > Duration::from_secs(seconds), "it is asked as long as that takes");
+        let of = target.traffic(&"gateway".parse().unwrap(), Slot::Blue).await.unwrap();
+        let by_the_slow_node: u64 = of.sources.values().map(|source| source.probe.requests).sum();
+        assert!(by_the_slow_node >= 5 * seconds, "{by_the_slow_node} probes went to the slot that was left");
         assert_eq!((outcome.probes.failed, outcome.live.version.as_str()), (0, "2"), "{:?}", outcome.probes);
         assert!(!target.calls().iter().any(|call| call.starts_with("retire")), "{:?}", target.calls());
     }

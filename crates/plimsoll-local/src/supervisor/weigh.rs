@@ -21,7 +21,9 @@ pub(crate) async fn weigh(
         .change(|state| {
             let environment = state.environments.entry(name.clone()).or_default();
             for (service, share) in &weights.shares {
-                environment.services.entry(service.clone()).or_default().share = *share;
+                if let Some(service) = environment.services.get_mut(service) {
+                    service.share = *share;
+                }
             }
             Ok(())
         })

@@ -44,13 +44,14 @@ pub(crate) fn run(scenario: Scenario) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
         let world = Arc::new(World::new());
-        let played = within(tokio::spawn(scenario(world.clone()))).await;
-        let played = played.and_then(|ended| ended.map_err(|e| e.to_string()));
+        let mut playing = tokio::spawn(scenario(world.clone()));
+        let played = within(&mut playing).await.and_then(|ended| ended.map_err(|e| e.to_string()));
+        playing.abort();
         let down = within(world.target.down()).await.and_then(|down| down.map_err(|e| format!("{e:?}")));
         let paths = world.paths();
         let [supervisor, proxy] =
             [paths.supervisor_log(), paths.proxy_log()].map(|log| fs::read_to_string(log).unwrap_or_default());
-        let left = target::left(&paths, played.is_ok() && down.is_ok()).await;
+        let left = within(target::left(&paths, played.is_ok() && down.is_ok())).await.and_then(|left| left);
         let outcome = played.and(down).and(left);
         outcome.map_err(|reason| format!("{reason}\n--- supervisor\n{supervisor}\n--- proxy\n{proxy}"))
     });
