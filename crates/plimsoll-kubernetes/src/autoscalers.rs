@@ -60,6 +60,14 @@ pub(crate) fn hold(objects: &mut [Object], pods: u16) {
     }
 }
 
+/// An object that is there, as it would be if its slot had no bound of its own for waiting.
+pub(crate) fn as_declared(mut there: Value) -> Value {
+    if let Some(patch) = Bounds::of(&there).serving() {
+        json_patch::merge(&mut there, &patch);
+    }
+    there
+}
+
 /// Whether an autoscaler would go below its lower bound by the figures that it has.
 fn wants_fewer(scaler: &HorizontalPodAutoscaler) -> bool {
     let conditions = scaler.status.iter().flat_map(|status| status.conditions.iter().flatten());

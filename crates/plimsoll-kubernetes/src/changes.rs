@@ -4,7 +4,7 @@
 //! names and labels of the slot: the objects are put into the slot that serves, and compared with what it has.
 
 use crate::{
-    KubernetesTarget,
+    KubernetesTarget, autoscalers,
     cluster::{Cluster, Kind, refused},
     compare, dropped,
     dropped::Whose,
@@ -67,7 +67,7 @@ impl KubernetesTarget {
         let mut found = Vec::new();
         // Both were made from the same objects in the same way, so their order is the same.
         for (here, next) in here.own.iter().zip(&next.own) {
-            let there = cluster.read(here).await?;
+            let there = cluster.read(here).await?.map(autoscalers::as_declared);
             found.extend(compared(there.as_ref(), here, next, spec, Whose::Everybody));
         }
         found.extend(self.left_behind(cluster, spec, live, &here).await?);

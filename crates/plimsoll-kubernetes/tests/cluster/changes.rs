@@ -117,7 +117,7 @@ async fn of_a_secret_only_that_it_changed_is_told() {
 }
 
 /// The objects of the typed builders.
-fn built() -> Render {
+pub(crate) fn built() -> Render {
     Arc::new(|spec: &ServiceSpec, release: &Release| {
         let context = Context::new("shop".to_owned(), release.environment.clone(), &release.services);
         typed(spec, &context).map_err(|e| e.to_string())

@@ -11,6 +11,7 @@
     reason = "tests print what they skip and measure, and run programs as a person does"
 )]
 
+mod autoscalers;
 mod away;
 mod broken;
 mod canary;
