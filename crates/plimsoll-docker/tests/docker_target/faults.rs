@@ -5,8 +5,7 @@
 use crate::{
     engine::{self, containers, docker, inspect, left},
     harness::scenarios,
-    target::spec,
-    world::{World, eventually, get, is_running, kill, moving, release, worker},
+    world::{World, eventually, get, is_running, kill, moving, release, spec, worker},
 };
 use plimsoll_core::{Generation, ServiceName, Slot};
 use plimsoll_deploy::{Change, CutOver, Target as _};

@@ -5,8 +5,7 @@ use crate::{
     engine::{docker, inspect, left},
     harness::scenarios,
     images,
-    target::spec,
-    world::{World, eventually, get, moving, release, worker},
+    world::{World, eventually, get, moving, release, spec, worker},
 };
 use plimsoll_core::{Generation, ServiceName, Slot};
 use plimsoll_deploy::{Resources, ServiceSpec, StatePolicy, Target as _, TargetError};

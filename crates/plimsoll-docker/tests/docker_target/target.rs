@@ -4,11 +4,11 @@ use crate::{
     engine, images,
     world::{World, ask},
 };
-use plimsoll_core::{Digest, Fingerprint, Secret, Slot};
-use plimsoll_deploy::{Activation, Health, Resources, ServiceSpec, StatePolicy, Target as _};
+use plimsoll_core::{Digest, ImageRef, Secret, Slot};
+use plimsoll_deploy::{Health, Target as _};
 use plimsoll_local::{LocalPaths, LocalTarget, supervisor::Launch};
 use plimsoll_oci::{AuthSource, Credentials};
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 pub(crate) fn new(root: &Path, environment: &str) -> LocalTarget {
     through(root, environment, &engine::socket(), AuthSource::Anonymous)
@@ -67,30 +67,12 @@ impl World {
     }
 }
 
-pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
-    let config = format!("{name}{env:?}");
-    ServiceSpec {
-        name: name.parse().unwrap(),
-        image: images::name(),
-        digest: digest(1),
-        replicas: 1,
-        public_port: None,
-        env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
-        health: Health { path: "/ready".to_owned(), deadline_ms: 20_000, interval_ms: 50 },
-        smoke: Vec::new(),
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 1000,
-        stop_grace_ms: 500,
-        resources: Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
-        config_hash: Fingerprint::of(config.as_bytes()),
-    }
+pub(crate) fn health() -> Health {
+    Health { path: "/ready".to_owned(), deadline_ms: 20_000, interval_ms: 50 }
+}
+
+pub(crate) fn image() -> ImageRef {
+    images::name()
 }
 
 /// The digest of the index of a version of the service.

@@ -5,8 +5,7 @@
 use crate::{
     harness::scenarios,
     load::Load,
-    target::spec,
-    world::{World, eventually, get, kill, release},
+    world::{World, eventually, get, kill, release, spec},
 };
 use plimsoll_core::{Generation, ServiceName, Slot};
 use plimsoll_deploy::{

@@ -5,8 +5,8 @@
 use crate::{
     harness::scenarios,
     load::{Load, exchange},
-    target::{BY_ITSELF, spec},
-    world::{World, eventually, is_running, kill, moving, release, worker},
+    target::BY_ITSELF,
+    world::{World, eventually, is_running, kill, moving, release, spec, worker},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use plimsoll_core::{Generation, ServiceName, Slot};

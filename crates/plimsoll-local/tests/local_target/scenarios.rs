@@ -5,8 +5,8 @@
 use crate::{
     conformance::the_target_passes_the_suite_of_all_targets,
     harness::scenarios,
-    target::{BY_ITSELF, spec},
-    world::{World, eventually, get, is_running, kill, moving, release, worker},
+    target::BY_ITSELF,
+    world::{World, eventually, get, is_running, kill, moving, release, spec, worker},
 };
 use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{LockOutcome, LockOwner, Target as _, TargetError};

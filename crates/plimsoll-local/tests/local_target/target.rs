@@ -1,11 +1,8 @@
 //! The local target under test: every image is this executable as a service.
 
 use crate::world::{World, client};
-use plimsoll_core::{Digest, Fingerprint, ImageRef, Platform, RunId, Secret, Timestamp};
-use plimsoll_deploy::{
-    Activation, Drive, DriveError, DriveObserver, Goal, Health, Outcome, Policy, Release, Resources, ServiceSpec,
-    StatePolicy, TargetError, drive,
-};
+use plimsoll_core::{Digest, ImageRef, Platform, RunId, Secret, Timestamp};
+use plimsoll_deploy::{Drive, DriveError, DriveObserver, Goal, Health, Outcome, Policy, Release, TargetError, drive};
 use plimsoll_local::{ImageSource, LocalPaths, LocalTarget, Rootfs, supervisor::Launch};
 use std::{
     collections::BTreeMap,
@@ -72,30 +69,12 @@ pub(crate) fn left(_: &LocalPaths, _: bool) -> Ready<Result<(), String>> {
     ready(Ok(()))
 }
 
-pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
-    let config = format!("{name}{env:?}");
-    ServiceSpec {
-        name: name.parse().unwrap(),
-        image: "127.0.0.1:1/test/service:1".parse().unwrap(),
-        digest: digest(1),
-        replicas: 1,
-        public_port: None,
-        env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
-        health: Health { path: "/ready".to_owned(), deadline_ms: 10_000, interval_ms: 20 },
-        smoke: Vec::new(),
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 1000,
-        stop_grace_ms: 500,
-        resources: Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
-        config_hash: Fingerprint::of(config.as_bytes()),
-    }
+pub(crate) fn health() -> Health {
+    Health { path: "/ready".to_owned(), deadline_ms: 10_000, interval_ms: 20 }
+}
+
+pub(crate) fn image() -> ImageRef {
+    "127.0.0.1:1/test/service:1".parse().unwrap()
 }
 
 /// The digest of a version of the service.

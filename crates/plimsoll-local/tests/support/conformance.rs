@@ -3,8 +3,8 @@
 #![expect(clippy::disallowed_macros, reason = "this test is its own harness")]
 
 use crate::{
-    target::{digest, spec},
-    world::{World, client, worker},
+    target::digest,
+    world::{World, client, spec, worker},
 };
 use plimsoll_deploy::{Fixture, Prober, ServiceSpec, SmokeRequest, Target};
 use plimsoll_local::LocalTarget;

@@ -1,14 +1,16 @@
 //! One scenario's surroundings: a state directory, a target, a client; and the end of everything afterwards. Which target it is,
 //! and what it runs, says `crate::target`.
 
-use crate::target::{self, spec};
-use plimsoll_core::{Generation, RunId, ServiceName, Slot, Timestamp};
+use crate::target;
+use plimsoll_core::{Fingerprint, Generation, RunId, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{
-    Activation, Change, CutOver, CutOverDone, Move, Release, ServiceSpec, StatePolicy, Target as _, TargetError,
+    Activation, Change, CutOver, CutOverDone, Move, Release, Resources, ServiceSpec, StatePolicy, Target as _,
+    TargetError,
 };
 use plimsoll_local::{LocalPaths, LocalTarget};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::{
+    collections::BTreeMap,
     fs,
     future::Future,
     io,
@@ -124,6 +126,32 @@ pub(crate) fn client() -> plimsoll_http::Client {
         ..plimsoll_http::ClientOptions::default()
     };
     plimsoll_http::Client::new(&options).unwrap()
+}
+
+pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
+    let config = format!("{name}{env:?}");
+    ServiceSpec {
+        name: name.parse().unwrap(),
+        image: target::image(),
+        digest: target::digest(1),
+        replicas: 1,
+        public_port: None,
+        env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        secret_env: BTreeMap::new(),
+        depends_on: Vec::new(),
+        health: target::health(),
+        smoke: Vec::new(),
+        activation: Activation::Traffic,
+        state: StatePolicy::External,
+        drain_ms: 1000,
+        stop_grace_ms: 500,
+        resources: Resources::default(),
+        autoscale: None,
+        storage: None,
+        metrics: None,
+        objects: Vec::new(),
+        config_hash: Fingerprint::of(config.as_bytes()),
+    }
 }
 
 pub(crate) fn worker(env: &[(&str, &str)]) -> ServiceSpec {
