@@ -81,7 +81,7 @@ pub fn main(service: Service) -> ExitCode {
         Service::RiskManager => read(service).map(|line: Line<Risk>| match line.command {
             None => serve(service),
             Some(Risk::Health(health)) => health.ask(),
-            Some(Risk::State(command)) => command.run().map(|result| Some(result.to_string())),
+            Some(Risk::State(command)) => command.run().map(|result| result.map(|value| value.to_string())),
         }),
         _ => read(service).map(|line: Line<Common>| match line.command {
             None => serve(service),

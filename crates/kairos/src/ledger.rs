@@ -8,9 +8,11 @@
 mod backup;
 mod dated;
 mod import;
+mod replace;
 mod replay;
 mod schema;
 mod store;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +25,13 @@ use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase};
 
 use crate::risk::{Holdings, Limits, Order, Past, Record, Verdict, decide};
 
-pub(crate) use backup::{BackupError, backup, restore, verify};
+pub(crate) use backup::{BackupError, Manifest, backup, restore, verify};
 pub(crate) use dated::backup_dated;
+pub(crate) use replace::replace;
 pub(crate) use replay::check_state;
 pub(crate) use schema::{Compat, Schema};
 use store::{Reading, Writing};
+pub(crate) use stream::{receive, send};
 
 /// The database's name in the state directory.
 const FILE: &str = "risk.redb";

@@ -21,8 +21,8 @@ use crate::telemetry;
 
 /// Of the backup's own form.
 const FORMAT: u32 = 1;
-const MANIFEST: &str = "manifest.json";
-const ORDERS: &str = "orders.jsonl";
+pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const ORDERS: &str = "orders.jsonl";
 /// Many times the longest record; what is longer is no record.
 const LONGEST_LINE: u64 = 16 * 1024;
 
@@ -71,6 +71,14 @@ pub(crate) enum BackupError {
         made: PathBuf,
         #[source]
         source: Box<BackupError>,
+    },
+    #[error("a stream has no date: leave out --keep-days")]
+    Undated,
+    #[error("{action} the stream of a backup")]
+    Stream {
+        action: &'static str,
+        #[source]
+        source: io::Error,
     },
     #[error("write the manifest")]
     Manifest(#[source] StateError),

@@ -166,6 +166,48 @@ fn a_service_serves_a_restored_backup_at_once_and_a_damaged_one_is_refused_by_na
 }
 
 #[test]
+fn a_backup_goes_through_a_pipe_and_takes_the_place_of_whatever_state_there_is() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let state = directory.path().join("state");
+    let orders = |first: u32, last: u32| {
+        let risk = start(RISK, &[("STATE_DIR", text(&state))]);
+        for id in first..=last {
+            assert_eq!(risk.post("/orders", &order(&id.to_string(), 5, Some(10.0))).0, 200);
+        }
+    };
+    orders(1, 3);
+    let stream = run(&state, &["backup", "-"]);
+    assert_eq!(stream.status.code(), Some(0), "{}", String::from_utf8_lossy(&stream.stderr));
+    orders(4, 6);
+    let put_back = |stream: &[u8], arguments: &[&str]| {
+        let file = directory.path().join("stream");
+        std::fs::write(&file, stream).expect("written");
+        let mut command = command(RISK, &[("STATE_DIR", text(&state))]);
+        command.args(arguments).stdin(std::fs::File::open(file).expect("opened")).output().expect("ran")
+    };
+    let mut damaged = stream.stdout.clone();
+    let at = damaged.windows(12).position(|part| part == b"\"quantity\":5").expect("an order");
+    damaged[at + 11] = b'6';
+    let message = refused(&put_back(&damaged, &["restore", "--replace", "-"]), 1);
+    assert!(message.contains("orders.jsonl is damaged: expected"), "{message}");
+    let message = refused(&put_back(&stream.stdout, &["restore", "-"]), 1);
+    assert!(message.contains("holds 6 orders already"), "{message}");
+    assert_eq!(printed(&run(&state, &["verify"]))["orders"], 6, "nothing was touched");
+
+    assert_eq!(printed(&put_back(&stream.stdout, &["restore", "--replace", "-"]))["orders"], 3);
+    assert_eq!(printed(&run(&state, &["verify"]))["orders"], 3);
+    let names = |prefix: &str| {
+        let entries = std::fs::read_dir(&state).expect("read").map(|entry| entry.expect("an entry").file_name());
+        entries.filter(|name| name.to_string_lossy().starts_with(prefix)).collect::<Vec<_>>()
+    };
+    assert_eq!((names("replaced-").len(), names(".").len()), (1, 0), "what was there is kept, and nothing else");
+    // Also a database that nobody can open any more is replaced.
+    std::fs::write(state.join("risk.redb"), "no database").expect("damaged");
+    assert_eq!(printed(&put_back(&stream.stdout, &["restore", "--replace", "-"]))["orders"], 3);
+    orders(4, 4);
+}
+
+#[test]
 fn a_command_without_a_state_or_with_a_mistake_exits_2_and_help_exits_0() {
     let without = command(RISK, &[]).args(["backup", "somewhere"]).output().expect("ran");
     assert!(refused(&without, 2).contains("STATE_DIR is not set"));
