@@ -43,7 +43,7 @@ pub use delivery::{
 pub use environment::{
     ApprovalRule, Environment, Evidence, Gate, ServiceOverride, Slo, Strategy, StrategyKind, Target,
 };
-pub use kubernetes::{KubernetesSettings, Render};
+pub use kubernetes::{CanaryBy, KubernetesSettings, Render};
 pub use metrics::Metrics;
 pub use mistake::{ConfigError, Mistake};
 pub use period::{Period, PeriodError};

@@ -11,6 +11,7 @@ mod image_ref;
 mod quantity;
 mod retry;
 mod secret;
+mod state;
 mod time;
 
 pub use class::{Classify, ErrorClass, chain};
@@ -21,4 +22,5 @@ pub use image_ref::{ImageRef, ImageRefError};
 pub use quantity::{ByteSize, Millicores, QuantityError};
 pub use retry::{RetryDecision, RetryPolicy};
 pub use secret::Secret;
+pub use state::{BackupCommands, StateSchema};
 pub use time::Timestamp;

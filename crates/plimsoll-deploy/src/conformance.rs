@@ -9,7 +9,7 @@ use crate::{
     target::{Change, CutOver, CutOverDone, LockOutcome, LockOwner, Move, Target, TargetError, Weights},
 };
 use plimsoll_core::{Generation, RunId, Slot, Timestamp};
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, future::Future, path::Path, pin::Pin, time::Duration};
 use tokio::time::Instant;
 
 /// The longest wait for a fact; real processes on a busy machine need seconds at worst.
@@ -25,6 +25,11 @@ pub trait Fixture: Send + Sync {
     fn traffic(&self, version: u32) -> ServiceSpec;
     /// The same as an exclusive service of another name.
     fn exclusive(&self, version: u32) -> ServiceSpec;
+    /// The service that takes traffic, with a state that both slots share. At `/put/WORD` it puts a word into the state, at
+    /// `/kept` it shows it. It copies the state, and does not take a copy that begins with `damaged`: it says so.
+    fn stateful(&self) -> ServiceSpec;
+    /// A directory for files, of this environment alone.
+    fn scratch(&self) -> &Path;
     /// A request that this version of either service answers as declared and the other version does not.
     fn tells(&self, version: u32) -> SmokeRequest;
 }
@@ -33,7 +38,7 @@ type Case = for<'a> fn(&'a dyn Fixture) -> Pin<Box<dyn Future<Output = ()> + Sen
 
 /// Runs every case against a fixture of its own and returns their names; `make` gets the case's name.
 pub async fn conformance<F: Fixture, M: Future<Output = F>>(make: impl Fn(&'static str) -> M) -> Vec<&'static str> {
-    let cases: [(&'static str, Case); 14] = [
+    let cases: [(&'static str, Case); 15] = [
         ("an empty environment", |f| Box::pin(empty(f))),
         ("a slot that was stood up answers", |f| Box::pin(stood_up(f))),
         ("a cut-over moves traffic", |f| Box::pin(cut_over(f))),
@@ -48,6 +53,7 @@ pub async fn conformance<F: Fixture, M: Future<Output = F>>(make: impl Fn(&'stat
         ("an exclusive service is active once", |f| Box::pin(exclusive(f))),
         ("a share goes to a standby slot until it is taken away", |f| Box::pin(share(f))),
         ("a cut-over takes all shares away", |f| Box::pin(share_ends(f))),
+        ("a state is copied while it is worked on and put back while it is not", |f| Box::pin(copied(f))),
     ];
     let mut names = Vec::with_capacity(cases.len());
     for (name, case) in cases {
@@ -378,16 +384,72 @@ async fn share_ends(f: &dyn Fixture) {
     only(f, spec, 1).await;
 }
 
+/// A request whose answer must be 200 and contain `text`.
+fn asks(path: &str, text: &str) -> SmokeRequest {
+    SmokeRequest {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        status: 200,
+        contains: Some(text.to_owned()),
+        json: BTreeMap::new(),
+        headers: BTreeMap::new(),
+        max_ms: None,
+    }
+}
+
+async fn copied(f: &dyn Fixture) {
+    let one = first(f, f.stateful()).await;
+    let (target, name) = (f.target(), &one.services[0].name);
+    let url = look(f).await.services[name].url.clone().expect("a live service has a URL");
+    let asked = async |path: &str, text: &str| {
+        ask(f.prober(), &url, &asks(path, text)).await.expect("the service answers as it should");
+    };
+    asked("/put/early", "").await;
+    let copy = f.scratch().join("copy");
+    target.backup(name, &copy).await.expect("the state of a service at work is copied");
+    asked("/put/late", "").await;
+    let error = target.restore(Generation(1), name, &copy).await.expect_err("a state that is worked on stays");
+    assert!(matches!(error, TargetError::Refused { .. }), "{error}");
+    let nobody = "nobody".parse().expect("a name");
+    assert!(target.backup(&nobody, &f.scratch().join("none")).await.is_err(), "what never served has no state");
+
+    let stopped = target.stop(Generation(1), "ann", None).await.expect("stopped");
+    let ended = |seen: &Observation| seen.services[name].live.as_ref().is_none_or(|s| s.ready == 0);
+    until(f, "a stopped environment ends", |seen| seen.stopped && ended(seen)).await;
+    let error = target.restore(Generation(1), name, &copy).await.expect_err("a stale generation is refused");
+    assert!(matches!(error, TargetError::Stale { .. }), "refused as stale: {error}");
+    let damaged = f.scratch().join("damaged");
+    std::fs::write(&damaged, "damaged: all of it").expect("a file");
+    let error = target.restore(stopped, name, &damaged).await.expect_err("a damaged copy is not taken");
+    let told = plimsoll_core::chain(&error);
+    let said = match error {
+        TargetError::Slot { log_tail, .. } => log_tail.join(" "),
+        _ => String::new(),
+    };
+    assert!(told.contains('9') && format!("{told} {said}").contains("damaged"), "{told} {said}");
+    let started = target.start(stopped, "ann").await.expect("started");
+    until(f, "a started environment serves again", |seen| !seen.stopped && !ended(seen)).await;
+    asked("/kept", "late").await;
+
+    let stopped = target.stop(started, "ann", None).await.expect("stopped");
+    until(f, "a stopped environment ends", |seen| seen.stopped && ended(seen)).await;
+    target.restore(stopped, name, &copy).await.expect("the copy is put back");
+    target.start(stopped, "ann").await.expect("started");
+    until(f, "a started environment serves again", |seen| !seen.stopped && !ended(seen)).await;
+    asked("/kept", "early").await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         fake::FakeTarget,
-        spec::Activation,
+        spec::{Activation, StatePolicy},
         testing::{environment, smoke, spec},
     };
+    use plimsoll_core::BackupCommands;
 
-    struct InMemory(FakeTarget);
+    struct InMemory(FakeTarget, tempfile::TempDir);
 
     impl Fixture for InMemory {
         fn target(&self) -> &dyn Target {
@@ -406,6 +468,16 @@ mod tests {
             ServiceSpec { activation: Activation::Exclusive, ..spec("ingestor", version) }
         }
 
+        fn stateful(&self) -> ServiceSpec {
+            let command = vec!["/bin/gateway".to_owned()];
+            let backup = Some(BackupCommands { save: command.clone(), load: command });
+            ServiceSpec { state: StatePolicy::Shared, backup, ..spec("gateway", 1) }
+        }
+
+        fn scratch(&self) -> &Path {
+            self.1.path()
+        }
+
         fn tells(&self, version: u32) -> SmokeRequest {
             SmokeRequest { json: [("/version".to_owned(), version.to_string().into())].into(), ..smoke("/version") }
         }
@@ -413,7 +485,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_target_in_memory_passes_the_suite() {
-        let names = conformance(|_| async { InMemory(FakeTarget::new(environment())) }).await;
-        assert_eq!(names.len(), 14);
+        let names =
+            conformance(|_| async { InMemory(FakeTarget::new(environment()), tempfile::tempdir().unwrap()) }).await;
+        assert_eq!(names.len(), 15);
     }
 }

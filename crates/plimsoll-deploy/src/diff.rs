@@ -138,6 +138,8 @@ fn changed(old: &ServiceSpec, new: &ServiceSpec) -> ServiceDiff {
     field("smoke", json(&old.smoke), json(&new.smoke));
     field("activation", json(&old.activation), json(&new.activation));
     field("state", json(&old.state), json(&new.state));
+    field("schema", json(&old.schema), json(&new.schema));
+    field("backup", json(&old.backup), json(&new.backup));
     field("drain", format!("{} ms", old.drain_ms), format!("{} ms", new.drain_ms));
     field("stop grace", format!("{} ms", old.stop_grace_ms), format!("{} ms", new.stop_grace_ms));
     field("resources", json(&old.resources), json(&new.resources));

@@ -3,10 +3,12 @@
 //! Time is tokio's, so that tests may pause it. It answers requests too, as a [`Prober`].
 
 mod load;
+mod state;
 
 use crate::{
     admission::{Beside, admit_shares},
-    observation::{LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched},
+    copying::{admit_backup, admit_restore},
+    observation::{LockView, Observation, ServiceView, SlotView, Switched},
     probe::{Answer, Prober},
     spec::{Activation, Release, ServiceSpec, SmokeRequest},
     target::{
@@ -16,9 +18,11 @@ use crate::{
 };
 use load::Load;
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, Timestamp};
+use state::{Service, Stands, State};
 use std::{
     collections::BTreeMap,
     future::Future,
+    path::Path,
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -47,6 +51,8 @@ pub enum Fault {
     CrashLoop(String),
     /// A service of this version answers every request with 500, its health path apart.
     Answers500(String),
+    /// A service of this version makes of the state something with which all other versions answer 500.
+    SpoilsState(String),
     /// An exclusive service of this version takes the traffic, but does not accept its activation.
     RefusesActivation(String),
     /// Somebody else changes the environment just before the next cut-over.
@@ -69,75 +75,6 @@ pub struct FakeTarget {
     state: Mutex<State>,
 }
 
-struct State {
-    born: Instant,
-    generation: Generation,
-    live: Option<ReleaseRecord>,
-    history: Vec<ReleaseRecord>,
-    services: BTreeMap<ServiceName, Service>,
-    stopped: bool,
-    switched: Option<Switched>,
-    lock: Option<(LockView, Instant)>,
-    faults: Vec<Fault>,
-    calls: Vec<String>,
-    load: Load,
-}
-
-#[derive(Default)]
-struct Service {
-    live: Option<Slot>,
-    /// The slot that was live before, and until when.
-    left: Option<(Slot, Instant)>,
-    slots: BTreeMap<Slot, Stands>,
-    /// The share of the requests that the standby slot gets, in percent.
-    share: u8,
-}
-
-struct Stands {
-    spec: ServiceSpec,
-    version: String,
-    ready_at: Option<Instant>,
-    ends_at: Option<Instant>,
-    /// From when on it has only half its replicas.
-    half_at: Option<Instant>,
-    crashes: u32,
-    active: Option<Generation>,
-}
-
-impl Stands {
-    fn is_ready(&self, now: Instant) -> bool {
-        self.ready_at.is_some_and(|at| at <= now) && !self.has_ended(now)
-    }
-
-    fn has_ended(&self, now: Instant) -> bool {
-        self.ends_at.is_some_and(|at| at <= now)
-    }
-
-    fn view(&self, slot: Slot, stopped: bool) -> SlotView {
-        let now = Instant::now();
-        let ready = !stopped && self.is_ready(now);
-        let (ended, half) = (self.has_ended(now), self.half_at.is_some_and(|at| at <= now));
-        let all = if half { self.spec.replicas / 2 } else { self.spec.replicas };
-        let failing = match (ended, half) {
-            (true, _) => "it ended with status 101",
-            (_, true) => "there is no node for all of its replicas",
-            _ => "its health path does not answer 200",
-        };
-        SlotView {
-            slot,
-            digest: self.spec.digest.clone(),
-            config_hash: self.spec.config_hash,
-            version: self.version.clone(),
-            replicas: self.spec.replicas,
-            ready: if ready { all } else { 0 },
-            active: self.active,
-            failing: (!ready || half).then(|| failing.to_owned()),
-            stuck: false,
-            crashes: self.crashes + u32::from(ended),
-        }
-    }
-}
-
 impl FakeTarget {
     /// An environment in which nothing has happened yet.
     pub fn new(environment: EnvironmentName) -> Self {
@@ -153,6 +90,7 @@ impl FakeTarget {
             faults: Vec::new(),
             calls: Vec::new(),
             load: Load::new(),
+            kept: BTreeMap::new(),
         };
         Self { environment, state: Mutex::new(state) }
     }
@@ -318,8 +256,17 @@ impl FakeTarget {
         let stands = slot.and_then(|slot| service.slots.get(&slot));
         let stands = stands.filter(|s| !state.stopped && s.is_ready(Instant::now())).ok_or("connection refused")?;
         let broken = state.faults.contains(&Fault::Answers500(stands.version.clone()));
+        let spoils = |other: &Stands| {
+            other.version != stands.version && state.faults.contains(&Fault::SpoilsState(other.version.clone()))
+        };
+        let broken = broken || service.slots.values().any(spoils);
         let status = if broken && request.path != stands.spec.health.path { 500 } else { 200 };
-        let body = format!(r#"{{"service":"{name}","version":"{}"}}"#, stands.version);
+        let mut body = format!(r#"{{"service":"{name}","version":"{}"}}"#, stands.version);
+        match (request.path.strip_prefix("/put/"), request.path.as_str()) {
+            (Some(word), _) => drop(state.kept.insert(name, word.to_owned())),
+            (_, "/kept") => body = state.kept.get(&name).cloned().unwrap_or_default(),
+            _ => {}
+        }
         Ok(Answer { status, body, ..Answer::default() })
     }
 
@@ -350,118 +297,6 @@ impl FakeTarget {
         let view = LockView { run: owner.run.clone(), actor: owner.actor.clone(), since, expires };
         state.lock = Some((view.clone(), now + lease));
         LockOutcome::Held(view)
-    }
-}
-
-impl State {
-    fn fault(&mut self, is: impl Fn(&Fault) -> bool) -> Option<&mut Fault> {
-        self.faults.iter_mut().find(|f| is(f))
-    }
-
-    fn take(&mut self, fault: &Fault) -> bool {
-        let at = self.faults.iter().position(|f| f == fault);
-        at.map(|at| self.faults.remove(at)).is_some()
-    }
-
-    fn now(&self) -> Timestamp {
-        let millis = i64::try_from(self.born.elapsed().as_millis()).unwrap_or(i64::MAX);
-        Timestamp::from_millis(1_700_000_000_000_i64.saturating_add(millis))
-    }
-
-    /// The slot of each service after the cut-over, if it is allowed.
-    fn allowed(&self, wish: &CutOver) -> Result<BTreeMap<ServiceName, Slot>, TargetError> {
-        let what = || format!("cut over to {}", wish.release.version);
-        if self.stopped {
-            return Err(refused(what(), "the environment is stopped"));
-        }
-        let mut slots = BTreeMap::new();
-        for spec in &wish.release.services {
-            let service = self.services.get(&spec.name);
-            let live = service.and_then(|s| s.live);
-            let moved = wish.moves.iter().find(|m| m.service == spec.name);
-            if moved.is_some_and(|m| m.from != live) {
-                return Err(refused(what(), "a service is to move from a slot that is not live"));
-            }
-            let slot = moved.map(|m| m.to).or(live);
-            let stands = slot.and_then(|slot| Some((slot, service?.slots.get(&slot)?)));
-            let (slot, stands) = stands.ok_or_else(|| refused(what(), "a service does not stand"))?;
-            if !stands.spec.is_same_as(spec) {
-                return Err(refused(what(), "a slot runs something else"));
-            }
-            let view = stands.view(slot, false);
-            if moved.is_some() && view.ready < view.replicas {
-                let (service, reason) = (spec.name.clone(), "it is not ready".to_owned());
-                return Err(TargetError::Slot { service, slot, reason, log_tail: Vec::new() });
-            }
-            slots.insert(spec.name.clone(), slot);
-        }
-        Ok(slots)
-    }
-
-    fn record(&self, wish: &CutOver, slots: BTreeMap<ServiceName, Slot>) -> ReleaseRecord {
-        let spec = |name: &ServiceName| wish.release.services.iter().find(|s| s.name == *name).cloned();
-        ReleaseRecord {
-            version: wish.release.version.clone(),
-            revision: wish.release.revision.clone(),
-            run: wish.release.run.clone(),
-            actor: wish.release.actor.clone(),
-            since: self.now(),
-            generation: self.generation.next(),
-            approval: wish.release.approval.clone(),
-            services: slots
-                .into_iter()
-                .filter_map(|(name, slot)| Some((name.clone(), ServiceRecord { slot, spec: spec(&name)? })))
-                .collect(),
-        }
-    }
-
-    /// What moves ends at `crash`, and has half its replicas from `half` on.
-    fn commit(
-        &mut self,
-        record: &ReleaseRecord,
-        crash: Option<Instant>,
-        half: Option<Instant>,
-    ) -> Vec<(ServiceName, u64)> {
-        let mut handover = Vec::new();
-        self.generation = record.generation;
-        if let Some(before) = self.live.replace(record.clone()) {
-            self.history.insert(0, before);
-            self.history.truncate(HISTORY);
-        }
-        for (name, service) in &mut self.services {
-            service.share = 0;
-            let next = record.services.get(name).map(|r| r.slot);
-            if next == service.live {
-                continue;
-            }
-            for stands in service.slots.values_mut() {
-                stands.active = None;
-            }
-            service.left = service.live.map(|slot| (slot, Instant::now()));
-            service.live = next;
-            let Some(stands) = next.and_then(|slot| service.slots.get_mut(&slot)) else { continue };
-            (stands.ends_at, stands.half_at) = (crash, half);
-            if stands.spec.activation == Activation::Exclusive {
-                let refuses = self.faults.contains(&Fault::RefusesActivation(stands.version.clone()));
-                stands.active = Some(record.generation).filter(|_| !refuses);
-                handover.push((name.clone(), 100));
-            }
-        }
-        handover
-    }
-
-    /// Whether each exclusive service works in the slot that is live.
-    fn all_active(&self) -> Result<(), TargetError> {
-        for (name, service) in &self.services {
-            let Some((slot, stands)) = service.live.and_then(|slot| Some((slot, service.slots.get(&slot)?))) else {
-                continue;
-            };
-            if stands.spec.activation == Activation::Exclusive && stands.active.is_none() {
-                let reason = "it serves, but did not accept its generation".to_owned();
-                return Err(TargetError::Slot { service: name.clone(), slot, reason, log_tail: Vec::new() });
-            }
-        }
-        Ok(())
     }
 }
 
@@ -531,6 +366,30 @@ impl Target for FakeTarget {
     fn drain<'a>(&'a self, service: &'a ServiceName, slot: Slot, _: Duration) -> Fut<'a, DrainReport> {
         self.state().calls.push(format!("drain {service} {slot}"));
         ready(Ok(DrainReport::default()))
+    }
+
+    fn backup<'a>(&'a self, service: &'a ServiceName, to: &'a Path) -> Fut<'a, ()> {
+        let copy = || {
+            admit_backup(&self.look()?, service)?;
+            let word = self.state().kept.get(service).cloned().unwrap_or_default();
+            std::fs::write(to, word).map_err(|_| unreachable("write the copy"))
+        };
+        ready(copy())
+    }
+
+    fn restore<'a>(&'a self, from: Generation, service: &'a ServiceName, copy: &'a Path) -> Fut<'a, ()> {
+        let replace = || {
+            admit_restore(&self.look()?, from, service)?;
+            let word = std::fs::read_to_string(copy).map_err(|_| unreachable("read the copy"))?;
+            if word.starts_with("damaged") {
+                let (service, slot) = (service.clone(), Slot::Blue);
+                let log_tail = vec!["this copy is damaged".to_owned()];
+                return Err(TargetError::Slot { service, slot, reason: "it ended with status 9".to_owned(), log_tail });
+            }
+            self.state().kept.insert(service.clone(), word);
+            Ok(())
+        };
+        ready(replace())
     }
 
     fn retire<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, ()> {

@@ -17,8 +17,10 @@ mod admission;
 mod ask_error;
 mod canary;
 mod capacity;
+mod compat;
 #[cfg(any(test, feature = "testkit"))]
 mod conformance;
+mod copying;
 mod diff;
 mod drive;
 #[cfg(any(test, feature = "testkit"))]
@@ -36,6 +38,8 @@ mod policy;
 mod probe;
 mod prometheus;
 mod rightsize;
+#[cfg(any(test, feature = "testkit"))]
+mod sample;
 mod spec;
 mod target;
 #[cfg(test)]
@@ -45,8 +49,10 @@ mod traffic;
 pub use admission::{Beside, admit, admit_shares};
 pub use canary::{Answers, Canary, CanaryStep, Compared, Judgement, Trial, bounds, judge};
 pub use capacity::{Access, Autoscale, Resources, Storage};
+pub use compat::{Unreadable, unreadable};
 #[cfg(any(test, feature = "testkit"))]
 pub use conformance::{Fixture, conformance};
+pub use copying::{Stateful, admit_backup, admit_restore};
 pub use diff::{ConfigChange, ReleaseDiff, ServiceDiff};
 pub use drive::{Drive, DriveError, DriveEvent, DriveObserver, Gate, Outcome, WaitingFor, drive};
 #[cfg(any(test, feature = "testkit"))]
@@ -63,12 +69,16 @@ pub use probe::{
     smoke_environment,
 };
 
-pub use observation::{Drift, LockView, Observation, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched};
+pub use observation::{
+    ADOPTED, Drift, LockView, Observation, RESTORING, ReleaseRecord, ServiceRecord, ServiceView, SlotView, Switched,
+};
 pub use prometheus::{Prometheus, Queries};
 pub use rightsize::{MIN_SAMPLES, Usage, UsageSample, rightsize};
+#[cfg(any(test, feature = "testkit"))]
+pub use sample::sample;
 pub use spec::{Activation, ApprovalRecord, Evidence, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
 pub use target::{
-    Change, CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Move, SecretSource, Target, TargetError,
-    TargetKind, Weights,
+    Change, CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Move, STATE_COMMAND, SecretSource, Target,
+    TargetError, TargetKind, Weights,
 };
 pub use traffic::{Histogram, Probed, SlotTraffic, Traffic};

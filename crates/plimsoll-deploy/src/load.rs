@@ -32,12 +32,20 @@ pub struct ProbeReport {
     pub failed: u64,
     /// The first failures, at most five, in words.
     pub first_failures: Vec<String>,
+    /// Requests that nobody could send, for a reason that does not lie with the services; not among those sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unasked: u64,
     /// Median time to the whole answer, in milliseconds.
     pub p50_ms: u64,
     /// 99th percentile, in milliseconds.
     pub p99_ms: u64,
     /// The longest, in milliseconds.
     pub max_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One thing to ask, and where.
@@ -63,6 +71,7 @@ struct State {
     next: usize,
     sent: u64,
     failed: u64,
+    unasked: u64,
     told: Vec<String>,
     micros: Vec<u64>,
     max: u64,
@@ -92,6 +101,7 @@ impl ProbeLoad {
             sent: state.sent,
             failed: state.failed,
             first_failures: state.told.clone(),
+            unasked: state.unasked,
             p50_ms: rank(50),
             p99_ms: rank(99),
             max_ms: state.max.div_ceil(1000),
@@ -132,6 +142,10 @@ impl ProbeLoad {
     async fn one(&self, prober: &dyn Prober, target: ProbeTarget) {
         let outcome = ask(prober, &target.base, &target.request).await;
         let mut state = self.state();
+        if matches!(&outcome, Err(failure) if failure.away) {
+            state.unasked += 1;
+            return;
+        }
         state.sent += 1;
         match outcome {
             Ok(took) => {

@@ -2,6 +2,8 @@
 //! refuse to work, answers that are lost, a rival that changes the environment, and a driver that dies and comes back knowing nothing. All states are visited.
 
 mod circle;
+mod others;
+mod rules;
 
 use crate::{
     canary::Canary,
@@ -203,47 +205,6 @@ impl Model {
         next
     }
 
-    fn nature(world: &World, next: &mut Vec<(World, bool)>) {
-        for (at, service) in world.services.iter().enumerate() {
-            if service.idle {
-                let mut changed = world.clone();
-                changed.services[at].idle = false;
-                next.push((changed, false));
-            }
-            for slot in 0..2 {
-                let Some((version, health)) = service.slots[slot] else { continue };
-                let mut set = |health, cost: u8| {
-                    let mut changed = world.clone();
-                    changed.services[at].slots[slot] = Some((version, health));
-                    changed.failures_left -= cost;
-                    next.push((changed, false));
-                };
-                if health == Health::Starting {
-                    set(Health::Ready, 0);
-                }
-                if health != Health::Failed && world.failures_left > 0 {
-                    set(Health::Failed, 1);
-                }
-            }
-        }
-    }
-
-    /// Somebody else changes the record, and moves the first service if its standby is ready.
-    fn rival(world: &World, next: &mut Vec<(World, bool)>) {
-        let Some(live) = world.live.as_ref().filter(|_| world.rival_left > 0) else { return };
-        let mut services = live.services.clone();
-        let mut changed = world.clone();
-        let other = 1 - services[0].0;
-        if let Some((version, Health::Ready)) = world.services[0].slots[other] {
-            services[0] = (other, version);
-            changed.services[0].live = Some(other);
-            changed.services[0].idle = false;
-        }
-        changed.rival_left -= 1;
-        changed.commit(3, RIVAL, services);
-        next.push((changed, false));
-    }
-
     fn decide(&self, world: &World) -> Vec<World> {
         let seen = self.look(world);
         let mut world = world.clone();
@@ -259,6 +220,9 @@ impl Model {
                     Refusal::Returned { .. } => End::Returned,
                     Refusal::Stuck { .. } => End::Stuck,
                     Refusal::Stopped { .. } | Refusal::Drifted { .. } => unreachable!("nobody else touches this world"),
+                    Refusal::Unreadable { .. } | Refusal::NoWayBack { .. } => {
+                        unreachable!("no service of this world has a schema")
+                    }
                 };
                 return vec![World { end: Some(end), ..world }];
             }
@@ -270,6 +234,7 @@ impl Model {
             }
             Action::AwaitReady { slots } => Pending::Await(slots.iter().map(|(of, _)| pair(of)).collect()),
             Action::Probe { spec, slot } => Pending::Probe(service_of(&spec.name), index_of(slot)),
+            Action::ProbeFormer { .. } => unreachable!("no service of this world has a schema"),
             Action::CutOver(cut_over) => {
                 // The gate is asked with the same look: it lets pass what was approved, or finds that it expired.
                 let closed = World { progress: failed(&world.progress, None), ..world.clone() };
@@ -436,91 +401,6 @@ impl Model {
             ends.push(world);
         }
         ends
-    }
-
-    /// What must hold for every decision.
-    fn judge(&self, world: &World, seen: &Observation, action: &Action) {
-        let live = |of: &SlotOf| world.services[service_of(&of.0)].live == Some(index_of(of.1));
-        let touched: Vec<usize> = match action {
-            Action::StandUp { service, .. } | Action::RetireFailed { service, .. } => vec![service_of(service)],
-            Action::Drain { slots } => slots.iter().map(|(of, _)| service_of(&of.0)).collect(),
-            _ => Vec::new(),
-        };
-        let shared = touched.iter().any(|at| world.services[*at].shared);
-        assert!(!shared, "its share goes first: {action:?} in {world:?}");
-        match action {
-            Action::Try { slots, .. } => {
-                let ready = |of: &SlotOf| {
-                    let standby = seen.services[&of.0].standby.as_ref();
-                    standby.is_some_and(|s| s.slot == of.1 && s.ready == 1)
-                };
-                assert!(slots.iter().all(|of| !live(of) && ready(of)), "shares go to ready slots only: {world:?}");
-                assert!(slots.iter().all(|of| world.progress.probed.contains(of)), "and after their probes: {world:?}");
-            }
-            Action::StandUp { service, slot, .. } => {
-                assert!(!live(&(service.clone(), *slot)), "a live slot is left alone: {action:?} in {world:?}");
-            }
-            Action::Drain { slots } => {
-                assert!(!slots.iter().any(|(of, _)| live(of)), "a live slot is left alone: {action:?} in {world:?}");
-            }
-            Action::RetireFailed { service, slot } => {
-                let of = (service.clone(), *slot);
-                assert!(!live(&of), "a live slot is never retired: {world:?}");
-                let stands = world.services[service_of(service)].slots[index_of(*slot)].unwrap();
-                let warm = matches!(self.goal, Goal::Deploy(_)) && stands.0 != 2;
-                assert!(!warm, "what a rollback needs stays: {world:?}");
-            }
-            Action::CutOver(cut_over) | Action::PutBack { cut_over, .. } => {
-                let ready = |s: &Option<SlotView>, to| s.as_ref().is_some_and(|s| s.slot == to && s.ready == 1);
-                let all = cut_over.moves.iter().all(|m| ready(&seen.services[&m.service].standby, m.to));
-                assert!(all, "traffic moves to ready slots only: {world:?}");
-            }
-            _ => {}
-        }
-    }
-
-    /// What must hold in every world.
-    fn check(&self, world: &World) {
-        assert!(world.ours <= 1 && world.returns <= 1, "one change and one return at most: {world:?}");
-        if let Some(end) = world.end {
-            let live = world.live.as_ref();
-            let ours = live.is_some_and(|l| l.run == US) || world.ours == 0;
-            let untouched = world.rival_left == 1;
-            // What works at the end worked when that was said: nature takes no activation away.
-            let idle = world.ours > 0 && world.services.iter().any(|s| s.idle);
-            assert!(!idle || !matches!(end, End::Done | End::Returned), "nobody does the work: {world:?}");
-            match end {
-                End::Done if untouched => assert!(ours, "done means that it serves: {world:?}"),
-                End::Stale | End::TargetRefused => assert!(!untouched, "nobody interfered: {world:?}"),
-                End::Returned => assert_eq!(world.returns, 1, "{world:?}"),
-                _ => {}
-            }
-            let shared = world.services.iter().any(|s| s.shared);
-            assert!(!shared || !untouched || end == End::Stuck, "nobody is left with a share: {world:?}");
-            if end == End::Failed && untouched && matches!(self.goal, Goal::Deploy(_)) {
-                assert_eq!((world.ours, world.returns), (0, 0), "it failed before the cut-over: {world:?}");
-                let left = |s: &Service| s.slots.iter().flatten().any(|(version, _)| *version == 2);
-                assert!(!world.services.iter().any(left), "nothing is left behind: {world:?}");
-            }
-        }
-        self.check_rollback(world);
-    }
-
-    /// As long as the former slots are ready, a rollback begins with the cut-over itself; where a canary was left behind, after it is ended.
-    fn check_rollback(&self, world: &World) {
-        let Some(former) = world.history.first().filter(|_| matches!(self.goal, Goal::Deploy(_))) else { return };
-        let warm = former
-            .services
-            .iter()
-            .enumerate()
-            .all(|(at, (slot, version))| world.services[at].slots[*slot] == Some((*version, Health::Ready)));
-        let by = LockOwner { run: run(99), actor: "eve".to_owned() };
-        let goal = Goal::PutBack { record: self.record(former), change: Change::Rollback, by };
-        if warm {
-            let action = next(&goal, &self.look(world), &Progress::default(), &self.policy);
-            let begins = matches!(action, Action::CutOver(_) | Action::Weigh { .. });
-            assert!(begins, "a rollback needs no start: {action:?} in {world:?}");
-        }
     }
 
     /// Visits every world that can be reached; returns how many worlds and steps there are, and how they end.

@@ -5,6 +5,9 @@ use plimsoll_core::{Digest, EnvironmentName, Fingerprint, Generation, RunId, Ser
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
+/// What the reason of a stop begins with that a restore makes.
+pub const RESTORING: &str = "restore of the backup of ";
+
 /// One look at an environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
@@ -33,6 +36,12 @@ impl Observation {
     /// Whether anything was ever done in the environment.
     pub fn has_record(&self) -> bool {
         self.generation > Generation::default() || !self.services.is_empty() || self.lock.is_some()
+    }
+
+    /// Whether it was stopped by a restore that has not come to its end: its states may be half old and half new.
+    pub fn is_being_restored(&self) -> bool {
+        let reason = self.switched.as_ref().filter(|s| s.stopped).and_then(|s| s.reason.as_deref());
+        self.stopped && reason.is_some_and(|reason| reason.starts_with(RESTORING))
     }
 
     /// Services of which a slot that is not live gets a share of the requests.
@@ -119,6 +128,9 @@ impl SlotView {
     }
 }
 
+/// What stands in the place of a commit where a release was not made by Plimsoll but adopted.
+pub const ADOPTED: &str = "adopted";
+
 /// A release as recorded at the target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseRecord {
@@ -138,6 +150,13 @@ pub struct ReleaseRecord {
     pub approval: Option<ApprovalRecord>,
     /// Its services with everything needed to stand them up again.
     pub services: BTreeMap<ServiceName, ServiceRecord>,
+}
+
+impl ReleaseRecord {
+    /// Whether it is what Plimsoll found when it came: nobody approved it, and it served before anybody could.
+    pub fn is_adopted(&self) -> bool {
+        self.revision == ADOPTED
+    }
 }
 
 /// A service within a recorded release.

@@ -4,6 +4,7 @@
 //! probes and the watch are done again, and nothing else. It is not the driver: waiting, deadlines and locks are there.
 
 use crate::{
+    compat::{self, Unreadable},
     goal::Goal,
     observation::{Drift, Observation, ReleaseRecord, SlotView},
     policy::Policy,
@@ -25,6 +26,10 @@ pub struct Progress {
     pub stood_up: BTreeSet<SlotOf>,
     /// Slots whose smoke requests were answered well.
     pub probed: BTreeSet<SlotOf>,
+    /// Live slots that answered theirs before anything was done to their state.
+    pub asked: BTreeSet<SlotOf>,
+    /// Live slots that did not.
+    pub unfit: BTreeSet<SlotOf>,
     /// Slots that got a share of the requests from this driver.
     pub tried: BTreeSet<SlotOf>,
     /// The largest share, in percent, with which the new slots did well enough.
@@ -86,6 +91,15 @@ pub enum Action {
         /// The service, with its requests.
         spec: Box<ServiceSpec>,
         /// The slot.
+        slot: Slot,
+    },
+    /// Send its smoke requests to the service that serves, before a new slot may migrate the state they share, and after.
+    ProbeFormer {
+        /// Whether the new slot stands already.
+        migrated: bool,
+        /// The service that serves, with its requests.
+        spec: Box<ServiceSpec>,
+        /// The slot that serves.
         slot: Slot,
     },
     /// Give slots that are not live this share of the requests, or take it away.
@@ -163,6 +177,20 @@ pub enum Refusal {
         environment: EnvironmentName,
         /// What differs.
         drift: Vec<Drift>,
+    },
+    /// What is to serve cannot read the state.
+    #[error("{unreadable}")]
+    Unreadable {
+        /// Which, and whose.
+        unreadable: Box<Unreadable>,
+    },
+    /// What serves could not read the state any more.
+    #[error(
+        "{unreadable}: there would be no way back; first release a version that reads both and writes what the old one reads"
+    )]
+    NoWayBack {
+        /// Which, and whose.
+        unreadable: Box<Unreadable>,
     },
     /// Something was wrong before the cut-over; what served still serves.
     #[error("{reason}")]
@@ -338,6 +366,12 @@ fn before(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy)
         }
         return Action::AwaitActive { slots: idle };
     }
+    if let Some(conflict) = wanted.iter().find_map(|w| compat::conflict(w.spec, goal, seen)) {
+        return Action::Refuse(conflict);
+    }
+    if let Some((spec, slot)) = wanted.iter().find_map(|w| former_to_try(goal, seen, progress, w, false)) {
+        return Action::ProbeFormer { migrated: false, spec: Box::new(spec.clone()), slot };
+    }
     if let Some(missing) = wanted.iter().find(|w| w.stands.is_none()) {
         let release = Box::new(goal.release(&seen.environment));
         return Action::StandUp { service: missing.spec.name.clone(), slot: missing.to, release };
@@ -349,6 +383,9 @@ fn before(goal: &Goal, seen: &Observation, progress: &Progress, policy: &Policy)
     }
     if let Some(one) = wanted.iter().find(|w| must_probe(goal, progress, &w.slot())) {
         return Action::Probe { spec: Box::new(one.spec.clone()), slot: one.to };
+    }
+    if let Some((spec, slot)) = wanted.iter().find_map(|w| former_to_try(goal, seen, progress, w, true)) {
+        return Action::ProbeFormer { migrated: true, spec: Box::new(spec.clone()), slot };
     }
     let canary = policy.canary.as_ref().filter(|_| !trial.is_empty());
     if let Some(share) = canary.and_then(|canary| canary.next_step(progress.passed)) {
@@ -386,6 +423,24 @@ fn leave(wanted: &[Wanted<'_>], progress: &Progress, policy: &Policy) -> Option<
     let limit_ms = |w: &Wanted<'_>| if policy.drain { w.spec.drain_ms } else { 0 };
     let slots: Vec<_> = wanted.iter().filter(busy).map(|w| (w.slot(), limit_ms(w))).collect();
     (!slots.is_empty()).then_some(Action::Drain { slots })
+}
+
+/// What serves and must work on the state as the new slot made it, before the new one takes the traffic: the way back leads
+/// there. It is asked before the new slot stands too; one that does not work then is no way back anyhow, and no reason to
+/// refuse what may mend it.
+fn former_to_try<'a>(
+    goal: &Goal,
+    seen: &'a Observation,
+    progress: &Progress,
+    wanted: &Wanted<'_>,
+    migrated: bool,
+) -> Option<(&'a ServiceSpec, Slot)> {
+    let slot = wanted.from.filter(|_| matches!(goal, Goal::Deploy(_)))?;
+    let live = &seen.live.as_ref()?.services.get(&wanted.spec.name)?.spec;
+    let of = (live.name.clone(), slot);
+    let tried = if migrated { &progress.probed } else { &progress.asked };
+    let due = wanted.stands.is_some() == migrated && !tried.contains(&of) && !progress.unfit.contains(&of);
+    (due && compat::migrates(live, wanted.spec)).then_some((live, slot))
 }
 
 /// A warm slot that goes back served real traffic before: analysing it again would only cost time.

@@ -52,6 +52,8 @@ pub struct SmokeFailure {
     pub status: Option<u16>,
     /// The first 300 characters of the answer's body.
     pub body: String,
+    /// Whether nobody could be asked, for a reason that does not lie with the service.
+    pub away: bool,
 }
 
 fn shown(status: Option<u16>, body: &str) -> String {
@@ -68,6 +70,12 @@ pub trait Prober: Send + Sync {
         request: &'a SmokeRequest,
         timeout: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, String>> + Send + 'a>>;
+
+    /// Whether nobody can be asked at the moment, for a reason that does not lie with the services. Looked at after a
+    /// question had no answer: then that says nothing of the service.
+    fn is_away(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async { false })
+    }
 }
 
 /// Over HTTP, through a client that must not follow redirects.
@@ -105,6 +113,7 @@ pub fn check(answer: &Answer, request: &SmokeRequest) -> Result<(), SmokeFailure
             reason,
             status: Some(answer.status),
             body: answer.body.chars().take(SHOWN).collect(),
+            away: false,
         }),
     }
 }
@@ -153,6 +162,7 @@ pub async fn ask(prober: &dyn Prober, base: &str, request: &SmokeRequest) -> Res
             reason,
             status: None,
             body: String::new(),
+            away: prober.is_away().await,
         }),
     }
 }

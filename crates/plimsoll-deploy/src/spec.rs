@@ -4,7 +4,9 @@ use crate::{
     capacity::{Autoscale, Resources, Storage},
     metrics::Metrics,
 };
-use plimsoll_core::{Digest, EnvironmentName, Fingerprint, ImageRef, RunId, ServiceName, Timestamp};
+use plimsoll_core::{
+    BackupCommands, Digest, EnvironmentName, Fingerprint, ImageRef, RunId, ServiceName, StateSchema, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -52,6 +54,12 @@ pub struct ServiceSpec {
     /// Where its replicas tell what they answered, where that is not as usual.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
+    /// Which versions can read its state, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<StateSchema>,
+    /// How its state is copied and put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupCommands>,
     /// The Kubernetes objects that a chart or an overlay made for it; none where the target makes them itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<serde_json::Value>,

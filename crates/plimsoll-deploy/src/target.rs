@@ -11,7 +11,7 @@ use crate::{
 };
 use plimsoll_core::{Classify, EnvironmentName, ErrorClass, Generation, RunId, Secret, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 /// What the trait's verbs return: a future that may be sent between threads.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T, TargetError>> + Send + 'a>>;
@@ -81,6 +81,16 @@ pub enum TargetError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl TargetError {
+    /// The last lines of the process to blame, oldest first; empty when there is none.
+    pub fn log_tail(&self) -> &[String] {
+        match self {
+            Self::Slot { log_tail, .. } => log_tail,
+            Self::Stale { .. } | Self::Refused { .. } | Self::Unreachable { .. } => &[],
+        }
+    }
 }
 
 impl Classify for TargetError {
@@ -192,6 +202,9 @@ pub struct Weights {
     pub shares: BTreeMap<ServiceName, u8>,
 }
 
+/// The longest time that copying a state, or putting a copy back, may take.
+pub const STATE_COMMAND: Duration = Duration::from_hours(1);
+
 /// The verbs of a target, for one environment.
 pub trait Target: Send + Sync {
     /// What kind of target this is.
@@ -236,6 +249,14 @@ pub trait Target: Send + Sync {
 
     /// Starts a stopped environment again, as it was.
     fn start<'a>(&'a self, from: Generation, actor: &'a str) -> Fut<'a, Generation>;
+
+    /// Writes a copy of a service's state, as it is at one moment, into the file `to`: by the `save` command of what serves,
+    /// which goes on working. What the file holds after an error is worth nothing.
+    fn backup<'a>(&'a self, service: &'a ServiceName, to: &'a Path) -> Fut<'a, ()>;
+
+    /// Puts a copy in the place of a service's state, whole or not at all: by the `load` command of what served last. Refused
+    /// for a stale generation, and unless the environment is stopped.
+    fn restore<'a>(&'a self, from: Generation, service: &'a ServiceName, copy: &'a Path) -> Fut<'a, ()>;
 
     /// Gives standby slots a share of the requests, or takes it from them. Refused for a stale generation, and for a run
     /// that does not hold the lock. A target that can only share by replicas gives what is nearest, and not less than one

@@ -1,8 +1,10 @@
 //! Values for tests: small specs and releases that need no image.
 
-use crate::capacity::Resources;
-use crate::spec::{Activation, Health, Release, ServiceSpec, SmokeRequest, StatePolicy};
-use plimsoll_core::{Digest, EnvironmentName, Fingerprint, ImageRef, RunId, Timestamp};
+use crate::{
+    sample::sample,
+    spec::{Health, Release, ServiceSpec, SmokeRequest},
+};
+use plimsoll_core::{Digest, EnvironmentName, ImageRef, RunId, Timestamp};
 use std::collections::BTreeMap;
 
 pub(crate) fn smoke(path: &str) -> SmokeRequest {
@@ -21,26 +23,12 @@ pub(crate) fn spec(name: &str, version: u32) -> ServiceSpec {
     let digest = Digest::of(format!("{name} {version}").as_bytes());
     let image: ImageRef = format!("127.0.0.1:5000/{name}:{version}").parse().expect("a reference");
     ServiceSpec {
-        name: name.parse().expect("a name"),
         image: image.at(digest.clone()),
         digest,
         replicas: 2,
-        public_port: None,
-        env: BTreeMap::new(),
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
         health: Health { path: "/health".to_owned(), deadline_ms: 5000, interval_ms: 50 },
         smoke: vec![smoke("/version")],
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 1000,
-        stop_grace_ms: 1000,
-        resources: Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
-        config_hash: Fingerprint::of(name.as_bytes()),
+        ..sample(name)
     }
 }
 

@@ -7,6 +7,7 @@ mod canary;
 mod capacity;
 mod kubernetes;
 mod metrics;
+mod state;
 
 use super::explain::choice;
 use super::mistake::Found;
@@ -96,6 +97,7 @@ impl Check<'_> {
         if let Some(metrics) = &service.metrics {
             self.metrics(name, metrics);
         }
+        self.state(name, service);
     }
 
     fn dependencies(&mut self, name: &str, service: &Service) {

@@ -24,6 +24,20 @@ pub struct KubernetesSettings {
     pub overlay: Option<String>,
     /// How long a pod goes on answering after it was asked to end, so that everybody has learnt of it; default `5s`.
     pub lame_duck: Option<Period>,
+    /// What gives a slot its share of the requests in a canary; default `auto`.
+    pub canary_by: CanaryBy,
+}
+
+/// What gives a slot its share of the requests in a canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum CanaryBy {
+    /// Weights, where an HTTPRoute of the namespace leads to the service; else replicas.
+    #[default]
+    Auto,
+    /// Replicas, also for clients that come through no gateway.
+    Replicas,
 }
 
 /// Where the objects of an environment come from.

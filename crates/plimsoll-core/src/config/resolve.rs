@@ -5,7 +5,7 @@ use super::{
     Activation, Autoscale, Config, Environment, HealthSettings, Method, Metrics, Period, Resources, SecretSource,
     Service, Smoke, StatePolicy, Storage, Target, explain::choice,
 };
-use crate::{Classify, EnvironmentName, ErrorClass, ServiceName};
+use crate::{BackupCommands, Classify, EnvironmentName, ErrorClass, ServiceName, StateSchema};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -56,6 +56,12 @@ pub struct ResolvedService {
     /// Where its replicas tell what they answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
+    /// Which versions can read its state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<StateSchema>,
+    /// How its state is copied and put back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupCommands>,
 }
 
 /// How many replicas there are, by load.
@@ -160,6 +166,8 @@ impl Config {
             autoscale: here.autoscale.or(service.autoscale).map(autoscale),
             storage: here.storage.or_else(|| service.storage.clone()),
             metrics: service.metrics.clone(),
+            schema: service.schema,
+            backup: service.backup.clone(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Services: what is built, how many of it run, when they count as ready, and how they are asked whether they work.
 
 use super::{Autoscale, Metrics, Period, Resources, SecretSource, Storage};
-use crate::ServiceName;
+use crate::{BackupCommands, ServiceName, StateSchema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -50,6 +50,12 @@ pub struct Service {
     /// Who shares its state directory.
     #[serde(default)]
     pub state: StatePolicy,
+    /// Which versions can read its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<StateSchema>,
+    /// How its state is copied and put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupCommands>,
     /// The services it calls.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]

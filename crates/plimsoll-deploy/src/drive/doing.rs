@@ -1,13 +1,17 @@
 //! Doing what the machine says, one action after the other.
 
-use super::{Drive, DriveError, DriveEvent, Outcome, WaitingFor, again, trying::Trying};
+use super::{
+    Drive, DriveError, DriveEvent, Outcome, WaitingFor,
+    patience::{Patience, TRIES},
+    trying::Trying,
+};
 use crate::{
     goal::Goal,
     load::{ProbeLoad, ProbeReport, ProbeTarget, common_requests, requests},
     observation::{LockView, Observation, SlotView},
     plan::{Action, Failure, Progress, Refusal, SlotOf, Verdict, is_live_by, is_ready, moves_made, next},
     policy::Sample,
-    probe::run_smoke,
+    probe::{SmokeFailure, run_smoke},
     spec::{Release, ServiceSpec},
     target::{CutOver, DrainReport, TargetError},
 };
@@ -38,7 +42,7 @@ pub(super) struct Driver<'a> {
     deadlines: BTreeMap<SlotOf, Instant>,
     /// The state of the new slots just before they took the traffic.
     pub(super) base: Option<Sample>,
-    pub(super) faults: u32,
+    pub(super) patience: Patience,
     aimed: Aim,
     switch_micros: Option<u64>,
     handover: Vec<(ServiceName, u64)>,
@@ -73,7 +77,7 @@ impl<'a> Driver<'a> {
             tail: Vec::new(),
             deadlines: BTreeMap::new(),
             base: None,
-            faults: 0,
+            patience: Patience::with(with.target.kind()),
             aimed: Aim::Nothing,
             switch_micros: None,
             handover: Vec::new(),
@@ -87,7 +91,7 @@ impl<'a> Driver<'a> {
         // more for readiness that came and went; the steps of a canary; and the faults. More means that somebody undoes
         // what we do.
         let steps = self.with.policy.canary.as_ref().map_or(0, |canary| canary.steps.len());
-        let bound = 40 + 16 * self.with.goal.services().len() + 2 * steps;
+        let bound = 40 + TRIES + 16 * self.with.goal.services().len() + 2 * steps;
         for _ in 0..bound {
             let seen = self.look().await?;
             self.progress.started.get_or_insert(seen.generation);
@@ -106,6 +110,7 @@ impl<'a> Driver<'a> {
             Action::StandUp { service, slot, release } => self.stand_up((service, slot), &release).await,
             Action::AwaitReady { slots } => self.await_ready(&slots).await,
             Action::Probe { spec, slot } => self.probe(&spec, slot).await,
+            Action::ProbeFormer { migrated, spec, slot } => self.probe_former(seen, &spec, slot, migrated).await,
             Action::Weigh { from, shares } => self.weigh(from, shares).await,
             Action::Try { share, slots } => self.try_out(seen, share, &slots).await,
             Action::CutOver(cut_over) => self.cut_over(seen, &cut_over).await,
@@ -120,11 +125,11 @@ impl<'a> Driver<'a> {
 
     /// Looks, and looks again when the target cannot be reached.
     pub(super) async fn look(&mut self) -> Result<Observation, DriveError> {
-        // Ends by the bound on faults.
+        // Ends by the bound on patience.
         loop {
             match self.with.target.observe().await {
                 Ok(seen) => return Ok(seen),
-                Err(error) => again(self.with.observer, error, &mut self.faults).await?,
+                Err(error) => self.patience.again(self.with.observer, error).await?,
             }
         }
     }
@@ -166,7 +171,7 @@ impl<'a> Driver<'a> {
         if matches!(error, TargetError::Stale { .. }) {
             return;
         }
-        if let Err(error) = again(self.with.observer, error, &mut self.faults).await {
+        if let Err(error) = self.patience.again(self.with.observer, error).await {
             let reason = plimsoll_core::chain(&error);
             self.fail(slot, reason, error);
         }
@@ -248,13 +253,7 @@ impl<'a> Driver<'a> {
 
     async fn probe(&mut self, spec: &ServiceSpec, slot: Slot) -> Result<(), DriveError> {
         let of = (spec.name.clone(), slot);
-        let endpoints = match self.with.target.endpoints(&spec.name, slot).await {
-            Ok(endpoints) => endpoints,
-            Err(error) => {
-                self.fault(Some(of), error).await;
-                return Ok(());
-            }
-        };
+        let Some(endpoints) = self.endpoints(&of, Some(of.clone())).await else { return Ok(()) };
         if endpoints.is_empty() {
             self.not_ready(&of, "it has no endpoint".to_owned()).await;
             return Ok(());
@@ -265,17 +264,76 @@ impl<'a> Driver<'a> {
             endpoints: endpoints.len(),
             requests: spec.smoke.len(),
         });
-        for base in &endpoints {
-            if let Err(failure) = run_smoke(self.with.prober, base, &spec.smoke).await {
-                let (reason, log_tail) = (failure.to_string(), self.log_tail(&of).await);
-                let service = spec.name.clone();
-                let error = DriveError::Smoke { service, slot, failure: Box::new(failure), log_tail };
-                self.fail(Some(of), reason, error);
-                return Ok(());
+        let Some(asked) = self.smoke(spec, &endpoints, Some(of.clone())).await else { return Ok(()) };
+        let Err(failure) = asked else {
+            self.progress.probed.insert(of);
+            return Ok(());
+        };
+        let (reason, log_tail, service) = (failure.to_string(), self.log_tail(&of).await, spec.name.clone());
+        let error = DriveError::Smoke { service, slot, failure: Box::new(failure), log_tail };
+        self.fail(Some(of), reason, error);
+        Ok(())
+    }
+
+    /// What serves is asked whether it works, on the state as it is or as the new slot has migrated it.
+    async fn probe_former(
+        &mut self,
+        seen: &Observation,
+        spec: &ServiceSpec,
+        slot: Slot,
+        migrated: bool,
+    ) -> Result<(), DriveError> {
+        let of = (spec.name.clone(), slot);
+        let Some(endpoints) = self.endpoints(&of, None).await else { return Ok(()) };
+        let Some(asked) = self.smoke(spec, &endpoints, None).await else { return Ok(()) };
+        match (asked, migrated) {
+            (Ok(()), true) => drop(self.progress.probed.insert(of)),
+            (Ok(()), false) => drop(self.progress.asked.insert(of)),
+            (Err(failure), false) => {
+                tracing::info!(%failure, service = %spec.name, "what serves did not work before its state was migrated");
+                self.progress.unfit.insert(of);
+            }
+            (Err(failure), true) => {
+                let version = seen.live.as_ref().map_or_else(String::new, |live| live.version.clone());
+                let (reason, log_tail, service) = (failure.to_string(), self.log_tail(&of).await, spec.name.clone());
+                let error = DriveError::Former { service, slot, version, failure: Box::new(failure), log_tail };
+                self.fail(None, reason, error);
             }
         }
-        self.progress.probed.insert(of);
         Ok(())
+    }
+
+    /// Where the replicas of a slot are asked; nothing after a fault, for which `blamed` answers.
+    async fn endpoints(&mut self, (service, slot): &SlotOf, blamed: Option<SlotOf>) -> Option<Vec<String>> {
+        match self.with.target.endpoints(service, *slot).await {
+            Ok(endpoints) => Some(endpoints),
+            Err(error) => {
+                self.fault(blamed, error).await;
+                None
+            }
+        }
+    }
+
+    /// Whether all smoke requests were answered as declared; nothing after a fault, for which `blamed` answers.
+    async fn smoke(
+        &mut self,
+        spec: &ServiceSpec,
+        endpoints: &[String],
+        blamed: Option<SlotOf>,
+    ) -> Option<Result<(), SmokeFailure>> {
+        for base in endpoints {
+            match run_smoke(self.with.prober, base, &spec.smoke).await {
+                Err(failure) if failure.away => {
+                    // It says nothing of the service: it could not be asked.
+                    let (what, source) = (failure.request, failure.reason.into());
+                    self.fault(blamed, TargetError::Unreachable { what, source }).await;
+                    return None;
+                }
+                Err(failure) => return Some(Err(failure)),
+                Ok(()) => {}
+            }
+        }
+        Some(Ok(()))
     }
 
     async fn cut_over(&mut self, seen: &Observation, cut_over: &CutOver) -> Result<(), DriveError> {
@@ -324,7 +382,7 @@ impl<'a> Driver<'a> {
             TargetError::Slot { service, slot, .. } => Some((service.clone(), *slot)),
             _ => None,
         };
-        let Err(error) = again(self.with.observer, error, &mut self.faults).await else { return Ok(()) };
+        let Err(error) = self.patience.again(self.with.observer, error).await else { return Ok(()) };
         let reason = plimsoll_core::chain(&error);
         let seen = self.look().await?;
         let took_place = seen.generation != cut_over.from;
@@ -366,7 +424,7 @@ impl<'a> Driver<'a> {
             }
         }
         match failed {
-            Some(error) => again(self.with.observer, error, &mut self.faults).await,
+            Some(error) => self.patience.again(self.with.observer, error).await,
             None => Ok(()),
         }
     }
@@ -374,7 +432,7 @@ impl<'a> Driver<'a> {
     async fn retire(&mut self, (service, slot): SlotOf) -> Result<(), DriveError> {
         self.tell(&DriveEvent::Retiring { service: service.clone(), slot });
         let Err(error) = self.with.target.retire(&service, slot).await else { return Ok(()) };
-        match again(self.with.observer, error, &mut self.faults).await {
+        match self.patience.again(self.with.observer, error).await {
             Ok(()) => Ok(()),
             // The first cause is what a person must read; the slot that stays is named in the log.
             Err(second) => {

@@ -3,12 +3,14 @@
 //! It may be interrupted anywhere: driving the same goal again finds what was done and does the rest.
 
 mod doing;
+mod patience;
 mod report;
 #[cfg(test)]
 mod tests;
 mod trying;
 mod watching;
 
+use patience::Patience;
 pub use report::{DriveError, DriveEvent, DriveObserver, Outcome, WaitingFor};
 
 use crate::{
@@ -30,8 +32,6 @@ use tokio::{sync::watch, time::Instant};
 const LEASE: Duration = Duration::from_secs(30);
 /// Two renewals may fail before the lease is over.
 const RENEWAL: Duration = Duration::from_secs(10);
-/// How often an unreachable target is asked again in one drive; with the pauses between, about five seconds.
-const FAULTS: u32 = 6;
 
 /// Asked immediately before a cut-over, with the latest look and the release that is to serve: digests, configuration,
 /// generation and expiry must still be the approved ones. The refusal is a reason in words.
@@ -115,15 +115,15 @@ pub async fn drive(with: &Drive<'_>, cancel: impl Future<Output = ()> + Send) ->
 }
 
 async fn take_lock(with: &Drive<'_>, owner: &LockOwner) -> Result<(), DriveError> {
-    let mut faults = 0;
-    // Ends by the bound on faults.
+    let mut patience = Patience::with(with.target.kind());
+    // Ends by the bound on patience.
     loop {
         match with.target.lock(owner, LEASE).await {
             Ok(LockOutcome::Held(_)) => return Ok(()),
             Ok(LockOutcome::Busy(holder)) => {
                 return Err(DriveError::Locked { environment: with.target.environment().clone(), holder });
             }
-            Err(error) => again(with.observer, error, &mut faults).await?,
+            Err(error) => patience.again(with.observer, error).await?,
         }
     }
 }
@@ -142,16 +142,4 @@ async fn keep_lock(target: &dyn Target, owner: &LockOwner, lost: &watch::Sender<
             Err(error) => tracing::warn!(%error, "the lock could not be renewed"),
         }
     }
-}
-
-/// Pauses before an unreachable target is asked again; every other error, and one fault too many, is returned.
-async fn again(observer: &dyn DriveObserver, error: TargetError, faults: &mut u32) -> Result<(), DriveError> {
-    if !matches!(error, TargetError::Unreachable { .. }) || *faults >= FAULTS {
-        return Err(DriveError::Target(error));
-    }
-    *faults += 1;
-    observer.on(&DriveEvent::TryingAgain { reason: plimsoll_core::chain(&error) });
-    // 50, 100, 200, 400 … ms.
-    tokio::time::sleep(Duration::from_millis(25 << *faults)).await;
-    Ok(())
 }

@@ -225,6 +225,23 @@ pub enum DriveError {
         /// The last lines its processes wrote, oldest first.
         log_tail: Vec<String>,
     },
+    /// What serves does not work on the state that the new slot migrated, so there would be no way back; it still serves.
+    #[error(
+        "{service} {version} ({slot}), which serves, does not work any more: the new release has migrated the state, and it stays so"
+    )]
+    Former {
+        /// The service.
+        service: ServiceName,
+        /// The slot that serves.
+        slot: Slot,
+        /// The version that serves.
+        version: String,
+        /// Its answer.
+        #[source]
+        failure: Box<SmokeFailure>,
+        /// The last lines its processes wrote, oldest first.
+        log_tail: Vec<String>,
+    },
     /// A new slot did not do well enough with a share of the requests; what served still serves, all of them.
     #[error("{service} ({slot}) had {share} % of the requests and gave them back: {reason}")]
     Canary {
@@ -278,9 +295,10 @@ impl DriveError {
         match self {
             Self::NotReady { log_tail, .. }
             | Self::Smoke { log_tail, .. }
+            | Self::Former { log_tail, .. }
             | Self::Canary { log_tail, .. }
-            | Self::Returned { log_tail, .. }
-            | Self::Target(TargetError::Slot { log_tail, .. }) => log_tail,
+            | Self::Returned { log_tail, .. } => log_tail,
+            Self::Target(error) => error.log_tail(),
             _ => &[],
         }
     }
@@ -289,10 +307,13 @@ impl DriveError {
 impl Classify for DriveError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Refused(Refusal::Stopped { .. }) => ErrorClass::User,
+            Self::Refused(Refusal::Stopped { .. } | Refusal::Unreadable { .. } | Refusal::NoWayBack { .. }) => {
+                ErrorClass::User
+            }
             Self::Gate { .. }
             | Self::NotReady { .. }
             | Self::Smoke { .. }
+            | Self::Former { .. }
             | Self::Canary { .. }
             | Self::Returned { .. } => ErrorClass::CheckFailed,
             Self::Target(error) => error.class(),

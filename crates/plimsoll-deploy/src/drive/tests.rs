@@ -1,6 +1,7 @@
 //! The driver against a target that is broken on purpose. Time is paused: nothing here waits.
 
 mod canary;
+mod migration;
 
 use super::{Drive, DriveError, DriveEvent, DriveObserver, Outcome, drive};
 use crate::{

@@ -1,7 +1,7 @@
 //! Trying the new slots on a share of the requests: gives it, compares, and says whether it may grow.
 
 use super::{
-    DriveError, DriveEvent, again,
+    DriveError, DriveEvent,
     doing::{Aim, Driver, unfit},
 };
 use crate::{
@@ -51,7 +51,7 @@ impl Driver<'_> {
         match self.give(from, shares).await {
             // Whether a stale generation is another's work, the next look tells.
             Ok(()) | Err(TargetError::Stale { .. }) => Ok(()),
-            Err(error) => again(self.with.observer, error, &mut self.faults).await,
+            Err(error) => self.patience.again(self.with.observer, error).await,
         }
     }
 

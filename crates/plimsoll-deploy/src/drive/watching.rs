@@ -15,6 +15,8 @@ use tokio::time::{Instant, timeout};
 
 /// The pause between two looks: a crash 50 ms after the switch is answered within a fifth of a second.
 const LOOK: Duration = Duration::from_millis(100);
+/// A look that takes longer was one at a target that was away.
+const BLIND: Duration = Duration::from_secs(2);
 /// How long the counters of a slot are waited for.
 const COUNT: Duration = Duration::from_millis(500);
 /// A live slot may be without a generation for so long. Targets wait a few seconds for a slot to accept one; the answer
@@ -28,12 +30,17 @@ impl Driver<'_> {
             Some(base) => base,
             None => self.sample(seen, slots, &Sample::default()).await,
         };
-        let (policy, begun) = (self.with.policy, Instant::now());
+        let (policy, mut begun) = (self.with.policy, Instant::now());
         let mut last = base.clone();
-        // Ends after twice the time of the watch.
+        // Ends after twice the time of the watch, and that in which nothing could be seen.
         loop {
             tokio::time::sleep(LOOK.min(PAUSE)).await;
+            let looking = Instant::now();
             let seen = self.look().await?;
+            let blind = looking.elapsed();
+            if blind > BLIND {
+                begun += blind;
+            }
             let changed = !is_live_by(self.with.goal, &seen) || seen.stopped;
             if changed || self.lost.borrow().is_some() || *self.cancelled.borrow() {
                 self.base = Some(base);

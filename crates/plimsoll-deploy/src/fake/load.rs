@@ -41,11 +41,11 @@ impl State {
         self.load.asked += 1;
         let service = self.services.get(name)?;
         let live = service.live?;
-        // Every other probe comes by the node that may be slow.
+        // Every other probe of a service comes by the node that may be slow.
+        let of = |slot| self.load.counted.get(&(name.clone(), slot)).map_or(0, |counted| counted.probe.requests);
+        let nth = of(Slot::Blue) + of(Slot::Green);
         let late = |fault: &Fault| match (fault, service.left) {
-            (Fault::SlowNode(by), Some((left, at))) if at.elapsed() < *by && self.load.asked.is_multiple_of(2) => {
-                Some(left)
-            }
+            (Fault::SlowNode(by), Some((left, at))) if at.elapsed() < *by && nth.is_multiple_of(2) => Some(left),
             _ => None,
         };
         let selected = self.faults.iter().find_map(late).unwrap_or(live);
