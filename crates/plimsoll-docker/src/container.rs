@@ -57,6 +57,24 @@ pub(crate) fn body(order: &Order, image: &Image, network: &str, sources: &Source
     }
 }
 
+/// The body for a command beside the state of what `of` is made for: nothing but what it runs and its streams differ.
+pub(crate) fn command(of: ContainerCreateBody, command: &[String], input: bool) -> ContainerCreateBody {
+    // What it writes is the state itself, which no log is to hold.
+    let silent = HostConfigLogConfig { typ: Some("none".to_owned()), config: None };
+    let host_config = of.host_config.map(|host| HostConfig { log_config: Some(silent), ..host });
+    ContainerCreateBody {
+        host_config,
+        entrypoint: Some(command.to_vec()),
+        cmd: Some(Vec::new()),
+        attach_stdin: Some(input),
+        open_stdin: Some(input),
+        stdin_once: Some(input),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        ..of
+    }
+}
+
 /// What a container may do, and what it sees of this machine.
 fn confinement(network: &str, sources: &Sources) -> HostConfig {
     let directory = sources.identity.parent().unwrap_or(&sources.identity);

@@ -17,6 +17,7 @@ mod ending;
 mod engine;
 mod error;
 mod image;
+mod job;
 mod labels;
 mod network;
 mod replica;

@@ -6,12 +6,13 @@ use crate::{
     ending,
     engine::Engine,
     error::status,
-    image, labels, network,
+    image::{self, Image},
+    job, labels, network,
     replica::Replica,
 };
 use bollard::{
     container::LogOutput,
-    models::ContainerInspectResponse,
+    models::{ContainerCreateBody, ContainerInspectResponse},
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
         RemoveContainerOptionsBuilder, StartContainerOptions,
@@ -22,7 +23,9 @@ use plimsoll_core::{Classify as _, EnvironmentName, ErrorClass, ImageRef};
 use plimsoll_deploy::{ServiceSpec, TargetError};
 use plimsoll_local::{
     Payload,
-    supervisor::{Doing, Instance, Keep, LocalPaths, Login, Order, Place, Running, Runtime, RuntimeError},
+    supervisor::{
+        Doing, Instance, Job, JobKind, Keep, LocalPaths, Login, Order, Place, Running, Runtime, RuntimeError,
+    },
 };
 use std::{
     collections::BTreeMap,
@@ -69,20 +72,32 @@ impl Containers {
         Ok(engine)
     }
 
-    async fn start_container(&self, order: &Order) -> Result<Replica, RuntimeError> {
+    /// Makes a container of an order, in the place of one of its name: like those of replicas, but for what `change` says.
+    async fn make(
+        &self,
+        order: &Order,
+        name: &str,
+        change: impl FnOnce(ContainerCreateBody) -> ContainerCreateBody,
+    ) -> Result<(Engine, Image), RuntimeError> {
         order.check_secrets()?;
         let (socket, wanted) = containers(&order.place.payload)?;
         let sources = Sources { identity: order.identity(), state: order.state_directory()? };
         open_to_others(&sources).map_err(RuntimeError::Prepare)?;
         let engine = self.engine(socket).await.map_err(wrong)?;
         let image = image::ensure(&engine, wanted, None).await.map_err(wrong)?;
-        let name = order.place.name();
-        remove(&engine, &name).await.map_err(wrong)?;
+        remove(&engine, name).await.map_err(wrong)?;
         let network = network::name(&order.place.paths, &order.place.key.slot.environment);
-        let body = container::body(order, &image, &network, &sources);
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let body = change(container::body(order, &image, &network, &sources));
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
         let created = engine.api.create_container(Some(options), body).await;
         created.map_err(|e| wrong(engine.failed(format!("make the container {name}"), e)))?;
+        Ok((engine, image))
+    }
+
+    async fn start_container(&self, order: &Order) -> Result<Replica, RuntimeError> {
+        let (_, wanted) = containers(&order.place.payload)?;
+        let name = order.place.name();
+        let (engine, image) = self.make(order, &name, |body| body).await?;
         let started = engine.api.start_container(&name, None::<StartContainerOptions>).await;
         started.map_err(|e| wrong(engine.failed(format!("start the container {name}"), e)))?;
         let seen = inspect(&engine, &name).await.map_err(wrong)?.ok_or(RuntimeError::Gone)?;
@@ -92,6 +107,23 @@ impl Containers {
             return Err(wrong(EngineError::OtherImage { name, found, wanted: wanted.to_string() }));
         }
         Replica::of(&engine, &name, seen).map_err(wrong)
+    }
+
+    async fn run_beside(&self, order: Order, job: &Job) -> Result<(), RuntimeError> {
+        let name = job.kind.name(&order.place);
+        let command = |body| container::command(body, &job.command, job.input.is_some());
+        let (engine, _) = self.make(&order, &name, command).await?;
+        let done = job::run(&engine, &name, job).await;
+        match (done, remove(&engine, &name).await) {
+            // The state is what it should be; what is left of the container has ended, and is removed with the next.
+            (Ok(()), Err(error)) => {
+                tracing::warn!(error = plimsoll_core::chain(&error), name, "a container that has ended is not removed");
+                Ok(())
+            }
+            // Whoever starts services now must know that nothing works on the state any more.
+            (Err(_), Err(error)) => Err(wrong(error)),
+            (done, Ok(())) => done,
+        }
     }
 
     /// The container that the state names, when it still runs and is what its slot is to run.
@@ -248,8 +280,23 @@ impl Runtime for Containers {
         })
     }
 
+    fn sweep_jobs<'a>(&'a self, place: &'a Place) -> Doing<'a, Result<(), RuntimeError>> {
+        Box::pin(async move {
+            let (socket, _) = containers(&place.payload)?;
+            let engine = self.engine(socket).await.map_err(wrong)?;
+            for kind in [JobKind::Save, JobKind::Load] {
+                remove(&engine, &kind.name(place)).await.map_err(wrong)?;
+            }
+            Ok(())
+        })
+    }
+
     fn tail<'a>(&'a self, place: &'a Place, lines: usize) -> Doing<'a, Vec<String>> {
         Box::pin(async move { self.last_lines(place, lines).await.unwrap_or_default() })
+    }
+
+    fn beside<'a>(&'a self, order: Order, job: &'a Job) -> Doing<'a, Result<(), RuntimeError>> {
+        Box::pin(self.run_beside(order, job))
     }
 
     fn tidy<'a>(

@@ -9,9 +9,8 @@
 //! a slot that waited it would be scaled down at once. So a run puts it back at its end, if its autoscaler wants as many by then
 //! or the cut-over is a minute ago; else the next one does.
 
-use crate::{cut_over::Site, names, object::Object, world::World};
+use crate::{cut_over::Site, names, object::Object, workload::slot_of, world::World};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use plimsoll_core::{ServiceName, Slot};
 use plimsoll_deploy::TargetError;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -88,7 +87,7 @@ async fn try_settle(site: &Site<'_>, world: &World) -> Result<(), TargetError> {
     let known = u128::try_from(since).is_ok_and(|since| since >= OLD.as_millis());
     let all = site.cluster.list::<HorizontalPodAutoscaler>(&names::of_environment(site.environment)).await?;
     for scaler in &all {
-        let Some((service, slot)) = slot_of(scaler) else { continue };
+        let Some((service, slot)) = scaler.metadata.labels.as_ref().and_then(slot_of) else { continue };
         let Some(live) = world.live_slot(&service) else { continue };
         let pods = world.workload(&service, live).map_or(0, |workload| workload.replicas);
         let bounds = Bounds::of(&json!(scaler));
@@ -102,13 +101,6 @@ async fn try_settle(site: &Site<'_>, world: &World) -> Result<(), TargetError> {
         }
     }
     Ok(())
-}
-
-fn slot_of(scaler: &HorizontalPodAutoscaler) -> Option<(ServiceName, Slot)> {
-    let labels = scaler.metadata.labels.as_ref()?;
-    let slot =
-        [Slot::Blue, Slot::Green].into_iter().find(|slot| labels.get(names::SLOT).is_some_and(|l| l == slot.as_str()));
-    Some((labels.get(names::SERVICE)?.parse().ok()?, slot?))
 }
 
 #[cfg(test)]
@@ -164,7 +156,8 @@ mod tests {
             serde_json::from_value::<HorizontalPodAutoscaler>(scaler).expect("an autoscaler")
         };
         assert!(wants_fewer(&scaler("TooFewReplicas")) && !wants_fewer(&scaler("DesiredWithinRange")));
-        assert_eq!(slot_of(&scaler("")), Some(("web".parse().expect("a name"), Slot::Green)));
+        let labels = scaler("").metadata.labels.expect("labels");
+        assert_eq!(slot_of(&labels), Some(("web".parse().expect("a name"), plimsoll_core::Slot::Green)));
     }
 
     #[test]

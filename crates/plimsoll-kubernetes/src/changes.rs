@@ -4,7 +4,7 @@
 //! names and labels of the slot: the objects are put into the slot that serves, and compared with what it has.
 
 use crate::{
-    KubernetesTarget, autoscalers,
+    KubernetesTarget, adopt, autoscalers,
     cluster::{Cluster, Kind, refused},
     compare, dropped,
     dropped::Whose,
@@ -50,6 +50,12 @@ impl KubernetesTarget {
         found.extend(next.own.iter().map(|object| diff(object, ObjectChange::Added)));
         found.extend(self.secret_of(cluster, spec, None, Slot::Blue).await?);
         found.extend(stays(cluster, spec, &next).await?);
+        if let Some(service) = cluster.read(&next.service).await?.filter(is_foreign) {
+            let known = |title: &String| found.iter().any(|diff| diff.object == *title);
+            let behind: Vec<_> =
+                adopt::workloads_behind(cluster, &service).await?.into_iter().filter(|b| !known(b)).collect();
+            found.extend(behind.into_iter().map(|object| ObjectDiff { object, change: ObjectChange::Foreign }));
+        }
         Ok(found)
     }
 

@@ -3,6 +3,8 @@
 //! Reads are repeated while the API server cannot be reached, up to [`PATIENCE`]. Writes are not: whoever writes looks
 //! first what the world says.
 
+mod routes;
+
 use crate::{
     names::MANAGER,
     object::{Object, ObjectError},
@@ -99,6 +101,9 @@ impl Lazy {
     }
 }
 
+/// How long an API server may take to say that it is there.
+const PRESENT: Duration = Duration::from_secs(2);
+
 /// One namespace of a cluster.
 pub(crate) struct Cluster {
     client: Client,
@@ -177,29 +182,9 @@ impl Cluster {
     }
 
     async fn pages<K: Kind>(&self, what: String, params: ListParams) -> Result<Vec<K>, TargetError> {
-        let api = self.api::<K>();
-        let first = params.limit(PAGE);
-        let (mut params, mut items) = (first.clone(), Vec::new());
-        // Each turn brings a page; a namespace that holds more than a million objects is not ours.
-        for _ in 0..2000 {
-            let read = || async {
-                match api.list(&params).await {
-                    Err(kube::Error::Api(status)) if status.code == 410 => Ok(None),
-                    page => page.map(Some),
-                }
-            };
-            let Some(page) = patient(&what, read).await? else {
-                // What the list was at its first page is forgotten by now: it begins anew.
-                (params, items) = (first.clone(), Vec::new());
-                continue;
-            };
-            items.extend(page.items);
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(items),
-            }
-        }
-        Err(refused(&what, "there is no end of its pages"))
+        // A namespace that holds more than a million objects is not ours.
+        let found = pages_of(&self.api::<K>(), &what, params, 2000, &[]).await?;
+        Ok(found.expect("no answer counts as none"))
     }
 
     /// What is there of the kind and name of `object`, whoever made it.
@@ -208,6 +193,17 @@ impl Cluster {
         let what = format!("read {}", object.title());
         let found = patient(&what, || api.get_opt(object.name())).await?;
         found.map(|found| serde_json::to_value(found).map_err(|e| unreachable(what, e))).transpose()
+    }
+
+    /// All objects of a kind, such as (`apps/v1`, `Deployment`), whoever made them.
+    pub(crate) async fn all(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, TargetError> {
+        let what = format!("list every {kind}");
+        let sample = serde_json::json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "any"}});
+        let sample = Object::try_from(sample).map_err(|e| unwritable(&what, e))?;
+        let api = self.dynamic(&sample).await?;
+        let found = patient(&what, || async { api.list(&ListParams::default()).await }).await?;
+        let values = found.items.into_iter().map(serde_json::to_value);
+        values.collect::<Result<_, _>>().map_err(|e| unreachable(what, e))
     }
 
     /// Makes an object as `object` says, whoever made it. Fields that others own and this does not name stay.
@@ -315,6 +311,12 @@ impl Cluster {
         timeout(limit, exchange).await.unwrap_or_else(|late| Err(kube::Error::Service(late.into())))
     }
 
+    /// Whether the API server does not answer at all.
+    pub(crate) async fn is_away(&self) -> bool {
+        let asked = timeout(PRESENT, self.direct.apiserver_version()).await;
+        !matches!(asked, Ok(Ok(_) | Err(kube::Error::Api(_))))
+    }
+
     /// The API of an object's kind, which is looked up once.
     async fn dynamic(&self, object: &Object) -> Result<Api<DynamicObject>, TargetError> {
         let key = (object.api_version().to_owned(), object.kind().to_owned());
@@ -416,6 +418,44 @@ pub(crate) fn unreachable(what: String, source: impl std::error::Error + Send + 
 /// An object that cannot be written.
 pub(crate) fn unwritable(what: &str, source: ObjectError) -> TargetError {
     unreachable(what.to_owned(), source)
+}
+
+/// All pages of a list, at most `most`; `None` where the answer has a status that `none` names.
+async fn pages_of<K: Clone + Debug + DeserializeOwned>(
+    api: &Api<K>,
+    what: &str,
+    params: ListParams,
+    most: u32,
+    none: &[u16],
+) -> Result<Option<Vec<K>>, TargetError> {
+    let first = params.limit(PAGE);
+    let (mut params, mut items) = (first.clone(), Vec::new());
+    // Each turn brings a page, or begins anew.
+    for _ in 0..most {
+        let read = || async {
+            match api.list(&params).await {
+                Err(kube::Error::Api(status)) if status.code == 410 || none.contains(&status.code) => {
+                    Ok(Err(status.code))
+                }
+                page => page.map(Ok),
+            }
+        };
+        let page = match patient(what, read).await? {
+            Ok(page) => page,
+            // What the list was at its first page is forgotten by now.
+            Err(410) => {
+                (params, items) = (first.clone(), Vec::new());
+                continue;
+            }
+            Err(_) => return Ok(None),
+        };
+        items.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(Some(items)),
+        }
+    }
+    Err(refused(what, "there is no end of its pages"))
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 //! 2. *Switch*: one JSON patch per moved service, in dependency order, with tests on the selector, the generation and the
 //!    resource version. Exclusive services give up the environment before.
 //!    Before it, no pod of the other slot may have a share of the slot's traffic: one from a former canary would get it.
+//!    Routes lead to the Service alone by then, as they did before a canary.
 //! 3. *Commit*: the release's record, then the environment's, which advances the generation and drops the claim.
 //! 4. What follows can be made up for: EndpointSlices follow the selectors, exclusive services take the environment.
 //!
 //! What becomes of the claim of a run that does not go on: [`crate::claim`].
 
 use crate::{
-    autoscalers, claim,
+    adopt, autoscalers, claim,
     cluster::{Cluster, refused},
     endpoints, hand_over,
     names::{self, Selected},
@@ -24,7 +25,7 @@ use crate::{
 use futures_util::future::join_all;
 use json_patch::{Patch, PatchOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::core::v1::Service;
-use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
+use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, chain, config::CanaryBy};
 use plimsoll_deploy::{CutOver, CutOverDone, Fut, ReleaseRecord, TargetError, admit};
 use serde_json::{Value, json};
 use std::{
@@ -40,6 +41,7 @@ pub(crate) struct Site<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) environment: &'a EnvironmentName,
     pub(crate) releases: &'a Releases,
+    pub(crate) canary_by: CanaryBy,
 }
 
 /// Does a cut-over.
@@ -86,7 +88,7 @@ pub(crate) async fn cut_over(site: &Site<'_>, wish: &CutOver) -> Result<CutOverD
     // What the slot had of the one it took over from, or was given meanwhile. Without effect by now, and looked for again
     // before it could have one.
     if let Err(error) = share::clean(site, &targets).await {
-        tracing::warn!(%error, "labels of a share are left");
+        tracing::warn!(error = chain(&error), "something of a share is left");
     }
     if let Ok(world) = site.look().await {
         autoscalers::settle(site, &world).await;
@@ -166,10 +168,11 @@ async fn switch(
         // What the world says comes first: a patch whose answer was lost has been done.
         let all = site.cluster.list::<Service>(&labels).await?;
         let Some(service) = all.into_iter().find(|s| annotation(s, names::GENERATION).is_some()) else {
-            return match slot {
-                Some(_) => Err(refused(&format!("point {name} at {wanted}"), "its Service is gone")),
-                None => Ok(()),
-            };
+            let Some(slot) = slot else { return Ok(()) };
+            if adopt::take(site, name, slot, record).await? {
+                return Ok(());
+            }
+            continue;
         };
         let selector = selector(&service);
         let at = Selected::by(&selector);
@@ -200,7 +203,7 @@ async fn switch(
 }
 
 /// The field manager of selectors: who re-applies the rest does not own them.
-const CUT_OVER: &str = "plimsoll-cut-over";
+pub(crate) const CUT_OVER: &str = "plimsoll-cut-over";
 
 fn patch(
     service: &Service,

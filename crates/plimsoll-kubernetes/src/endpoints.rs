@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long endpoints may take to follow before what was done is reported all the same.
-const FOLLOW: Duration = Duration::from_secs(10);
+pub(crate) const FOLLOW: Duration = Duration::from_secs(10);
 /// The pause between two looks at endpoints, which follow within milliseconds.
 const PAUSE: Duration = Duration::from_millis(25);
 /// Label of an EndpointSlice: the Service it belongs to.
@@ -25,23 +25,50 @@ pub(crate) fn ready<'a>(world: &'a World, service: &ServiceName, slot: Slot) -> 
 pub(crate) async fn follow<'s>(
     site: &Site<'_>,
     services: impl IntoIterator<Item = &'s ServiceName> + Send,
-    fits: impl Fn(&World, &ServiceName, &BTreeSet<&str>) -> bool + Send,
+    mut fits: impl FnMut(&World, &ServiceName, &BTreeSet<&str>) -> bool + Send,
 ) -> Result<(), TargetError> {
-    let begun = Instant::now();
     let mut left: Vec<&ServiceName> = services.into_iter().collect();
+    until(site, |world, slices| {
+        left.retain(|service| !fits(world, service, &serving(world, slices, service)));
+        left.is_empty()
+    })
+    .await?;
+    for service in left {
+        tracing::warn!(%service, "the endpoints have not followed yet");
+    }
+    Ok(())
+}
+
+/// Waits until new connections to the Service `object` go to all ready pods of a slot; whether they did within
+/// [`FOLLOW`].
+pub(crate) async fn lead_to(
+    site: &Site<'_>,
+    object: &str,
+    service: &ServiceName,
+    slot: Slot,
+) -> Result<bool, TargetError> {
+    until(site, |world, slices| {
+        let ready = ready(world, service, slot);
+        !ready.is_empty() && ready.is_subset(&of(slices, object))
+    })
+    .await
+}
+
+/// Looks until `is_so`, at most [`FOLLOW`]; whether it was.
+async fn until(
+    site: &Site<'_>,
+    mut is_so: impl FnMut(&World, &[EndpointSlice]) -> bool + Send,
+) -> Result<bool, TargetError> {
+    let begun = Instant::now();
     // Ends by the bound on following.
     loop {
         // All slices of the namespace, which is the environment's own.
         let (slices, world) = (site.cluster.list::<EndpointSlice>("").await?, site.look().await?);
-        left.retain(|service| !fits(&world, service, &serving(&world, &slices, service)));
-        if left.is_empty() {
-            return Ok(());
+        if is_so(&world, &slices) {
+            return Ok(true);
         }
         if begun.elapsed() > FOLLOW {
-            for service in left {
-                tracing::warn!(%service, "the endpoints have not followed yet");
-            }
-            return Ok(());
+            return Ok(false);
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -50,7 +77,11 @@ pub(crate) async fn follow<'s>(
 /// The addresses that new connections to a service go to.
 fn serving<'a>(world: &World, slices: &'a [EndpointSlice], service: &ServiceName) -> BTreeSet<&'a str> {
     // A chart may call the Service otherwise.
-    let object = world.service(service).and_then(|s| s.metadata.name.as_deref()).unwrap_or(service.as_str());
+    of(slices, world.service(service).and_then(|s| s.metadata.name.as_deref()).unwrap_or(service.as_str()))
+}
+
+/// The addresses that new connections to the Service `object` go to.
+fn of<'a>(slices: &'a [EndpointSlice], object: &str) -> BTreeSet<&'a str> {
     let of = |slice: &&EndpointSlice| {
         slice.metadata.labels.as_ref().and_then(|l| l.get(SLICE_OF)).is_some_and(|service| service == object)
     };

@@ -11,24 +11,29 @@
 //! - [`names`]: what things are called in the cluster, and by which labels they are found again;
 //! - [`manifest`]: typed builders that refuse nonsense;
 //! - [`in_slot`]: the objects of a service as they are in one slot. Pure;
+//! - [`Adoption`]: which of somebody else's Deployments can be the first slot, and why others cannot;
 //! - [`KubernetesTarget`]: the verbs of [`plimsoll_deploy::Target`] for one namespace.
 //!
 //! The record of what is live lies in the namespace itself: a ConfigMap for the environment, one for each release, and
 //! annotations of the Services. A Lease is the lock; it keeps people from waiting for nothing, and the generation is
 //! what fences. Nothing runs in the cluster for Plimsoll's sake.
 
+mod adopt;
 mod autoscalers;
 mod changes;
 mod claim;
 mod cluster;
 mod compare;
+mod copying;
 mod cut_over;
 mod drain;
 mod dropped;
 mod endpoints;
 mod events;
+mod gateway;
 mod hand_over;
 mod identity;
+mod job;
 mod lease;
 mod logs;
 mod metrics;
@@ -39,6 +44,7 @@ mod prober;
 mod record;
 mod render;
 mod revive;
+mod route;
 mod share;
 mod slot;
 mod target;
@@ -50,6 +56,7 @@ mod world;
 pub mod manifest;
 pub mod names;
 
+pub use adopt::{AdoptError, Adopted, Adoption};
 pub use cluster::Access;
 pub use object::{Object, ObjectError};
 pub use render::{PartitionError, RenderError, Source, by_service, render};

@@ -40,6 +40,12 @@ pub const SELECTOR: &str = "plimsoll.dev/selector";
 pub const CLAIM: &str = "plimsoll.dev/claimed-by";
 /// Annotation of an autoscaler whose slot waits: its lower bound as it was declared.
 pub const MIN_REPLICAS: &str = "plimsoll.dev/min-replicas";
+/// Annotation of an HTTPRoute: the shares it gives, and what it said before, as JSON.
+pub const SHARE: &str = "plimsoll.dev/share";
+/// Label of a slot's own Service, which is there while the slot has a share by weights: the service.
+pub const SHARE_OF: &str = "plimsoll.dev/share-of";
+/// Annotation of a Service that was adopted: what it selected before, as JSON.
+pub const ADOPTED: &str = "plimsoll.dev/adopted-selector";
 /// Annotation: where the pods of a slot tell what they answered, as JSON.
 pub const METRICS: &str = "plimsoll.dev/metrics";
 

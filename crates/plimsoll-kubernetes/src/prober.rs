@@ -63,6 +63,15 @@ impl Prober for ClusterProber {
             })
         })
     }
+
+    fn is_away(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move {
+            match self.0.get().await {
+                Ok(cluster) => cluster.is_away().await,
+                Err(_) => true,
+            }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,22 @@
-//! Shares of the requests by replicas: some ready pods of the slot that is not live get the label that the live slot's
-//! Service selects (docs/adr/0016).
+//! Shares of the requests. Where a route leads to a service, they are weights ([`crate::gateway`]); else they are given by
+//! replicas: some ready pods of the slot that is not live get the label that the live slot's Service selects
+//! (docs/adr/0016).
 //!
 //! Readiness and EndpointSlices are Kubernetes' own, and a cut-over stays one write per Service. What can be given is a
 //! number of pods. A pod that replaces one comes without the label, so a share only ever shrinks by itself.
 
-use crate::{cluster::refused, cut_over::Site, drain, endpoints, names, pods, world::World};
+use crate::{
+    cluster::refused,
+    cut_over::Site,
+    drain, endpoints,
+    gateway::{self, Wish},
+    names, pods,
+    world::World,
+};
 use futures_util::future::{join_all, try_join_all};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::core::v1::Pod;
-use plimsoll_core::{ServiceName, Slot};
+use plimsoll_core::{RunId, ServiceName, Slot, chain};
 use plimsoll_deploy::{Beside, TargetError, Weights, admit_shares};
 use std::time::Duration;
 
@@ -17,14 +25,15 @@ const TRIES: u32 = 10;
 /// How long clients may take to leave pods that lost their share. Who is still there then is asked to with each answer.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// The share, in percent, that the slot which is not live gets: at least 1 where a pod of it gets traffic, or will as soon as
+/// The share, in percent, that the slot which is not live gets: at least 1 where it gets some, or a pod of it will as soon as
 /// it is ready.
 pub(crate) fn percent(world: &World, service: &ServiceName, live: Slot) -> u8 {
     let label = names::traffic_of(Some(live));
     let labelled: Vec<_> = world.all_pods_of(service, live.other()).filter(|p| has(p, label)).collect();
     let sharing = labelled.iter().filter(|p| pods::is_ready(p)).count();
     let serving = world.all_pods_of(service, live).filter(|p| pods::is_ready(p)).count();
-    rounded(sharing, serving).max(u8::from(!labelled.is_empty()))
+    let by_replicas = rounded(sharing, serving).max(u8::from(!labelled.is_empty()));
+    by_replicas.max(gateway::percent(world, service, live.other()))
 }
 
 fn rounded(sharing: usize, serving: usize) -> u8 {
@@ -52,9 +61,30 @@ pub(crate) async fn weigh(site: &Site<'_>, weights: &Weights) -> Result<(), Targ
     let holder = world.lock.as_ref().map(|lock| &lock.run);
     admit_shares(site.environment, world.stored.record.generation, holder, weights, |of| beside(&world, of))?;
     for (service, share) in &weights.shares {
-        set(site, &world, service, *share).await?;
+        set(site, &world, service, *share, &weights.run).await?;
     }
     Ok(())
+}
+
+/// By weights where routes lead to the service, else by replicas; what was given in the other way is taken away.
+async fn set(site: &Site<'_>, world: &World, service: &ServiceName, share: u8, run: &RunId) -> Result<(), TargetError> {
+    let Some(slot) = world.live_slot(service).map(Slot::other) else { return Ok(()) };
+    if share > 0 && gateway::leads(site, world, service) && !endpoints::ready(world, service, slot).is_empty() {
+        if is_labelled(world, service, slot.other()) {
+            relead(site, world, service, 0).await?;
+        }
+        return gateway::give(site, world, &Wish { service, slot, percent: share, run }).await;
+    }
+    unweigh(site, world, service, slot).await?;
+    relead(site, world, service, share).await
+}
+
+/// Takes weights away. Clients of the slot `slot` leave before its Service does.
+async fn unweigh(site: &Site<'_>, world: &World, service: &ServiceName, slot: Slot) -> Result<(), TargetError> {
+    if gateway::withdraw(site, world, service).await? {
+        leave_clients(site, &world.pods_of(service, slot)).await;
+    }
+    gateway::sweep(site, world, service).await
 }
 
 /// A slot without a ready pod counts as one: it gets a share when it has some, or the drive finds it unfit.
@@ -68,7 +98,7 @@ fn beside(world: &World, service: &ServiceName) -> Beside {
 }
 
 /// Has as many pods as are nearest to `share` take part in the live slot's traffic, and waits until they do.
-async fn set(site: &Site<'_>, world: &World, service: &ServiceName, share: u8) -> Result<(), TargetError> {
+async fn relead(site: &Site<'_>, world: &World, service: &ServiceName, share: u8) -> Result<(), TargetError> {
     let Some(live) = world.live_slot(service) else { return Ok(()) };
     let label = names::traffic_of(Some(live));
     let mut ready: Vec<&Pod> = world.pods_of(service, live.other());
@@ -112,17 +142,47 @@ async fn leave_clients(site: &Site<'_>, left: &[&Pod]) {
 /// Ends the share of a service whose other slot is changed or ended.
 pub(crate) async fn end(site: &Site<'_>, world: &World, service: &ServiceName) -> Result<(), TargetError> {
     let Some(live) = world.live_slot(service) else { return Ok(()) };
-    let label = names::traffic_of(Some(live));
-    if !world.all_pods_of(service, live.other()).any(|pod| has(pod, label)) {
-        return Ok(());
-    }
-    set(site, world, service, 0).await
+    unweigh(site, world, service, live.other()).await?;
+    if is_labelled(world, service, live) { relead(site, world, service, 0).await } else { Ok(()) }
 }
 
-/// Before Services are pointed at slots: takes the shares that pods of the other slots have of these.
+/// Whether a pod of the other slot has the label of the slot `live`.
+fn is_labelled(world: &World, service: &ServiceName, live: Slot) -> bool {
+    world.all_pods_of(service, live.other()).any(|pod| has(pod, names::traffic_of(Some(live))))
+}
+
+/// What is left of weights that nobody has: of a run that ended between two writes, or where somebody put a route right.
+pub(crate) async fn settle(site: &Site<'_>, world: &World) {
+    for service in world.observation().services.keys() {
+        let slots = [Slot::Blue, Slot::Green];
+        if slots.iter().any(|slot| gateway::percent(world, service, *slot) > 0) {
+            continue;
+        }
+        let done = async {
+            gateway::withdraw(site, world, service).await?;
+            gateway::sweep(site, world, service).await
+        };
+        if let Err(error) = done.await {
+            tracing::warn!(error = chain(&error), %service, "something of a share is left");
+        }
+    }
+}
+
+/// Ends what would be there still when a stopped environment starts: the pods with a share have gone, its weights have not.
+pub(crate) async fn end_all(site: &Site<'_>) -> Result<(), TargetError> {
+    let world = site.look().await?;
+    for service in world.observation().services.keys() {
+        gateway::withdraw(site, &world, service).await?;
+        gateway::sweep(site, &world, service).await?;
+    }
+    Ok(())
+}
+
+/// Before Services are pointed at slots: takes the shares that pods of the other slots have of these, and all weights.
 pub(crate) async fn take_back(site: &Site<'_>, targets: &[(ServiceName, Option<Slot>)]) -> Result<(), TargetError> {
     let world = site.look().await?;
     for (service, slot) in targets {
+        gateway::withdraw(site, &world, service).await?;
         let Some(slot) = slot else { continue };
         strip(site, &world, service, slot.other(), *slot).await?;
     }
@@ -133,6 +193,8 @@ pub(crate) async fn take_back(site: &Site<'_>, targets: &[(ServiceName, Option<S
 pub(crate) async fn clean(site: &Site<'_>, targets: &[(ServiceName, Option<Slot>)]) -> Result<(), TargetError> {
     let world = site.look().await?;
     for (service, slot) in targets {
+        gateway::withdraw(site, &world, service).await?;
+        gateway::sweep(site, &world, service).await?;
         let Some(slot) = slot else { continue };
         strip(site, &world, service, slot.other(), *slot).await?;
         strip(site, &world, service, *slot, slot.other()).await?;

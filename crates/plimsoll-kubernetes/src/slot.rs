@@ -376,7 +376,7 @@ fn in_container(
         });
     };
     let named: Vec<String> = containers.iter().map(|c| c["name"].as_str().unwrap_or_default().to_owned()).collect();
-    let index = named.iter().position(|n| n == spec.name.as_str()).or((named.len() == 1).then_some(0));
+    let index = container_of(containers, &spec.name);
     let Some(container) = index.and_then(|i| containers.get_mut(i)) else {
         return Err(SlotError::Container { service: spec.name.clone(), workload: object.title(), containers: named });
     };
@@ -404,6 +404,12 @@ fn in_container(
         volumes.push(json!({"name": IDENTITY_VOLUME, "configMap": {"name": map}}));
     }
     Ok(())
+}
+
+/// The container that runs the image of a service: the one called as the service is, or the only one.
+pub(crate) fn container_of(containers: &[Value], service: &ServiceName) -> Option<usize> {
+    let named = containers.iter().position(|container| container["name"] == service.as_str());
+    named.or((containers.len() == 1).then_some(0))
 }
 
 fn list<'a>(value: &'a mut Value, key: &str) -> &'a mut Vec<Value> {

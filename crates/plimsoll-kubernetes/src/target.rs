@@ -1,8 +1,9 @@
 //! The verbs of [`Target`], done in one namespace.
 
 use crate::{
-    autoscalers, claim,
+    adopt, autoscalers, claim,
     cluster::{Access, Lazy, refused, unreachable, unwritable},
+    copying,
     cut_over::{self, Site},
     drain, hand_over, identity, lease, logs, metrics, names,
     object::Object,
@@ -20,13 +21,13 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Secret as SecretObject},
     policy::v1::PodDisruptionBudget,
 };
-use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
+use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot, config::CanaryBy};
 use plimsoll_deploy::{
     CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Prober, Release, SecretSource,
     ServiceSpec, SlotView, Switched, Target, TargetError, TargetKind, Traffic, Weights,
 };
 use serde_json::json;
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 /// Makes the objects of a service, without a slot.
 pub type Render = Arc<dyn Fn(&ServiceSpec, &Release) -> Result<Vec<Object>, String> + Send + Sync>;
@@ -42,6 +43,7 @@ pub struct KubernetesTarget {
     releases: Releases,
     watching: Watching,
     secrets: SecretSource,
+    canary_by: CanaryBy,
     pub(crate) render: Render,
 }
 
@@ -67,12 +69,20 @@ impl KubernetesTarget {
         let cluster = Arc::new(Lazy::new(access, namespace));
         let prober = ClusterProber(Arc::clone(&cluster));
         let watching = Watching::new(&environment);
-        Self { environment, cluster, prober, releases: Releases::default(), watching, secrets, render }
+        let (releases, canary_by) = (Releases::default(), CanaryBy::default());
+        Self { environment, cluster, prober, releases, watching, secrets, canary_by, render }
+    }
+
+    /// With shares of the requests given by this.
+    #[must_use]
+    pub fn canary_by(self, canary_by: CanaryBy) -> Self {
+        Self { canary_by, ..self }
     }
 
     async fn site(&self) -> Result<Site<'_>, TargetError> {
         let cluster = self.cluster.get().await?;
-        Ok(Site { cluster, environment: &self.environment, releases: &self.releases })
+        let Self { environment, releases, canary_by, .. } = self;
+        Ok(Site { cluster, environment, releases, canary_by: *canary_by })
     }
 
     pub(crate) async fn look(&self) -> Result<World, TargetError> {
@@ -158,16 +168,16 @@ impl KubernetesTarget {
         {
             return Ok(there.clone());
         }
-        let live = view.and_then(|v| v.live.as_ref()).map_or(0, |l| l.replicas);
+        // Beside what is adopted, and nobody counts here, the first slot has to be as large.
+        let beside = if adopt::theirs(spec).is_some() { spec.replicas } else { 0 };
+        let live = view.and_then(|v| v.live.as_ref()).map_or(beside, |l| l.replicas);
         let mut objects = self.slotted(spec, slot, release, live)?;
         autoscalers::hold(&mut objects.own, live);
         if world.workloads.is_empty() && world.services.is_empty() {
             self.ensure_namespace().await?;
         }
-        if world.service(&spec.name).is_none() && self.cluster.get().await?.read(&objects.service).await?.is_some() {
-            let reason = format!("{} is there, and is not this environment's", objects.service.title());
-            return Err(refused(&what, reason));
-        }
+        let there = self.cluster.get().await?.read(&objects.service).await?;
+        adopt::may_lead(&world, spec, there.as_ref()).map_err(|reason| refused(&what, reason))?;
         // Pods that are replaced must not have clients.
         share::end(&self.site().await?, &world, &spec.name).await?;
         for object in &objects.shared {
@@ -235,6 +245,9 @@ impl KubernetesTarget {
     /// Records a stop or start, then scales every workload.
     async fn switch(&self, from: Generation, switched: Switched) -> Result<Generation, TargetError> {
         let verb = if switched.stopped { "stop" } else { "start" };
+        if !switched.stopped {
+            copying::none_at_work(&self.site().await?).await?;
+        }
         for _ in 0..TRIES {
             let mut stored = record::read(self.cluster.get().await?, &self.environment).await?;
             if stored.record.generation != from {
@@ -245,6 +258,12 @@ impl KubernetesTarget {
             stored.record.switched = Some(switched.clone());
             if record::write(self.cluster.get().await?, &self.environment, stored).await?.is_some() {
                 self.scale(switched.stopped).await?;
+                // It is stopped: what leads to it meanwhile leads to nobody.
+                if switched.stopped
+                    && let Err(error) = share::end_all(&self.site().await?).await
+                {
+                    tracing::warn!(error = plimsoll_core::chain(&error), "shares of the requests are left");
+                }
                 return Ok(from.next());
             }
         }
@@ -313,6 +332,7 @@ impl Target for KubernetesTarget {
             let settled = claim::settle(&site, &owner.run).await;
             if let Ok(world) = site.look().await {
                 autoscalers::settle(&site, &world).await;
+                share::settle(&site, &world).await;
             }
             lease::give(self.cluster.get().await?, &self.environment, owner).await?;
             settled
@@ -349,6 +369,14 @@ impl Target for KubernetesTarget {
             }
             drain::drain(&site, service, slot, deadline).await
         })
+    }
+
+    fn backup<'a>(&'a self, service: &'a ServiceName, to: &'a Path) -> Fut<'a, ()> {
+        Box::pin(async move { copying::backup(&self.site().await?, service, to).await })
+    }
+
+    fn restore<'a>(&'a self, from: Generation, service: &'a ServiceName, copy: &'a Path) -> Fut<'a, ()> {
+        Box::pin(async move { copying::restore(&self.site().await?, from, service, copy).await })
     }
 
     fn retire<'a>(&'a self, service: &'a ServiceName, slot: Slot) -> Fut<'a, ()> {

@@ -57,7 +57,7 @@ fn digest(made: Digest, images: &[String]) -> Digest {
     named.unwrap_or_else(|| Digest::of(other.as_bytes()))
 }
 
-/// Labels by which a pod belongs to a slot.
+/// The service and slot that labels say an object belongs to.
 pub(crate) fn slot_of(labels: &BTreeMap<String, String>) -> Option<(ServiceName, Slot)> {
     let slot = [Slot::Blue, Slot::Green].into_iter().find(|s| labels.get(names::SLOT).is_some_and(|l| l == s.as_str()));
     Some((labels.get(names::SERVICE)?.parse().ok()?, slot?))

@@ -4,6 +4,7 @@ use crate::{
     cluster::{Cluster, refused},
     events, lease, names, pods,
     record::{self, ReleaseName, Stored},
+    route::Route,
     workload::Workload,
 };
 use futures_util::future::{join_all, try_join_all};
@@ -31,6 +32,9 @@ pub(crate) struct World {
     pub(crate) history: Vec<ReleaseRecord>,
     pub(crate) workloads: Vec<Workload>,
     pub(crate) services: Vec<Service>,
+    /// Services of slots that have a share by weights; they are no services' own.
+    pub(crate) aside: Vec<Service>,
+    pub(crate) routes: Vec<Route>,
     pub(crate) pods: Vec<Pod>,
     /// By pod: the generation it works under, where it does.
     pub(crate) active: BTreeMap<String, Generation>,
@@ -46,14 +50,17 @@ impl World {
     ) -> Result<Self, TargetError> {
         let labels = names::of_environment(environment);
         let name = names::environment(environment);
-        let (stored, lease, deployments, stateful, services, pods) = tokio::try_join!(
+        let (stored, lease, deployments, stateful, services, pods, routes) = tokio::try_join!(
             record::read(cluster, environment),
             cluster.get::<Lease>(&name),
             cluster.list::<Deployment>(&labels),
             cluster.list::<StatefulSet>(&labels),
             cluster.list::<Service>(&labels),
             cluster.list::<Pod>(&labels),
+            cluster.routes(),
         )?;
+        let is_aside = |s: &Service| s.metadata.labels.as_ref().is_some_and(|l| l.contains_key(names::SHARE_OF));
+        let (aside, services) = services.into_iter().partition(is_aside);
         let deployments = deployments.into_iter().filter_map(Workload::of_deployment);
         let mut workloads: Vec<Workload> =
             deployments.chain(stateful.into_iter().filter_map(Workload::of_stateful_set)).collect();
@@ -79,6 +86,8 @@ impl World {
             stored,
             workloads,
             services,
+            aside,
+            routes,
             pods,
             active,
             lock,

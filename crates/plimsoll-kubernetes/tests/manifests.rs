@@ -16,8 +16,8 @@ use kube::{
     },
     config::{KubeConfigOptions, Kubeconfig},
 };
-use plimsoll_core::{ByteSize, Digest, EnvironmentName, Fingerprint, ImageRef, Millicores, Secret as Value, Slot};
-use plimsoll_deploy::{Access, Activation, Autoscale, Health, Resources as Wanted, ServiceSpec, StatePolicy, Storage};
+use plimsoll_core::{ByteSize, EnvironmentName, ImageRef, Millicores, Secret as Value, Slot};
+use plimsoll_deploy::{Access, Activation, Autoscale, Resources as Wanted, ServiceSpec, StatePolicy, Storage, sample};
 use plimsoll_kubernetes::{
     Object, Place, in_slot,
     manifest::{
@@ -64,28 +64,7 @@ async fn cluster() -> Option<Client> {
 
 fn spec(name: &str) -> ServiceSpec {
     let image: ImageRef = format!("registry.test/shop/{name}:1").parse().expect("a reference");
-    ServiceSpec {
-        name: name.parse().expect("a name"),
-        image,
-        digest: Digest::of(name.as_bytes()),
-        replicas: 1,
-        public_port: None,
-        env: BTreeMap::new(),
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
-        health: Health { path: "/ready".to_owned(), deadline_ms: 30_000, interval_ms: 100 },
-        smoke: Vec::new(),
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 10_000,
-        stop_grace_ms: 10_000,
-        resources: Wanted::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
-        config_hash: Fingerprint::of(name.as_bytes()),
-    }
+    ServiceSpec { image, drain_ms: 10_000, stop_grace_ms: 10_000, ..sample(name) }
 }
 
 /// One service with everything, one with nothing, one of each kind that keeps state.

@@ -28,6 +28,18 @@ pub struct Rootfs {
     pub env: BTreeMap<String, String>,
     /// The directory to run in, as an absolute path on this machine.
     pub cwd: PathBuf,
+    /// The image's root directory on this machine. Empty of what stood up before this was recorded.
+    #[serde(default)]
+    pub root: PathBuf,
+}
+
+impl Rootfs {
+    /// Another program of the image, by its absolute path in there, as a path on this machine.
+    pub(crate) fn inside(&self, program: &str) -> Option<PathBuf> {
+        let root = self.root.canonicalize().ok()?;
+        let found = root.join(program.strip_prefix('/')?).canonicalize().ok()?;
+        found.starts_with(&root).then_some(found)
+    }
 }
 
 /// What a slot runs, and thereby how.
@@ -145,7 +157,7 @@ fn runnable(image: &plimsoll_oci::Rootfs, platform: Platform) -> Result<Rootfs, 
     static_executable(&program, platform).map_err(|e| {
         format!("{e}; this target runs static executables only: build for a musl target, or use a docker target")
     })?;
-    Ok(Rootfs { program, args: command.cloned().collect(), env, cwd })
+    Ok(Rootfs { program, args: command.cloned().collect(), env, cwd, root: image.path.clone() })
 }
 
 /// Where a command may lie inside an image.
@@ -185,6 +197,24 @@ mod tests {
         assert_eq!(candidates("/serve", &env, Path::new("/app")), ["/serve"]);
         assert_eq!(candidates("./serve", &env, Path::new("/app")), ["/app/./serve"]);
         assert_eq!(candidates("serve", &BTreeMap::new(), Path::new("")).len(), 6);
+    }
+
+    #[test]
+    fn another_program_is_looked_for_inside_the_image_only() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("bin")).unwrap();
+        std::fs::write(root.path().join("bin/tool"), "").unwrap();
+        std::os::unix::fs::symlink("/bin/sh", root.path().join("bin/shell")).unwrap();
+        let found = |program: &str, root: &Path| {
+            let [here, empty] = [(); 2].map(|()| PathBuf::new());
+            Rootfs { program: here, args: Vec::new(), env: BTreeMap::new(), cwd: empty, root: root.to_owned() }
+                .inside(program)
+        };
+        assert!(found("/bin/tool", root.path()).is_some_and(|path| path.ends_with("bin/tool")));
+        for outside in ["/bin/absent", "/bin/shell", "/../../../../bin/sh", "bin/tool"] {
+            assert_eq!(found(outside, root.path()), None, "{outside}");
+        }
+        assert_eq!(found("/bin/sh", Path::new("")), None, "of an old state nothing is known");
     }
 
     #[test]

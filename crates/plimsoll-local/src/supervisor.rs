@@ -6,6 +6,7 @@
 
 mod asking;
 mod backoff;
+mod copying;
 mod core;
 mod cutover;
 mod handover;
@@ -36,7 +37,10 @@ mod weigh;
 pub use paths::LocalPaths;
 pub use place::{ReplicaKey, SlotKey, project};
 pub use protocol::{Hello, SecretValues};
-pub use runtime::{Container, Doing, Inside, Instance, Keep, Login, Order, Place, Running, Runtime, RuntimeError};
+pub use runtime::{
+    Container, Doing, Inside, Instance, JOB_TAIL, Job, JobKind, Keep, Login, Order, Place, Running, Runtime,
+    RuntimeError,
+};
 pub use state::StateError;
 
 pub(crate) use logs::{open as open_log, tail as tail_log};

@@ -13,10 +13,15 @@ use client::Client;
 use plimsoll_core::{EnvironmentName, Generation, Platform, ServiceName, Slot};
 use plimsoll_deploy::{
     CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Release, SecretSource, ServiceSpec,
-    SlotView, Target, TargetError, TargetKind, Traffic, Weights,
+    SlotView, Target, TargetError, TargetKind, Traffic, Weights, admit_backup, admit_restore,
 };
 use plimsoll_oci::{AuthSource, Credentials};
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// One environment made of processes of this machine, or of its containers.
 #[derive(Clone)]
@@ -113,6 +118,11 @@ impl std::fmt::Debug for LocalTarget {
 
 fn unexpected(answer: &Answer) -> TargetError {
     broken("talk to the supervisor", format!("it answered something else: {answer:?}"))
+}
+
+/// The path as the supervisor can use it, which works elsewhere.
+fn absolute(path: &Path) -> Result<PathBuf, TargetError> {
+    std::path::absolute(path).map_err(|e| broken(format!("find {}", path.display()), e))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -232,6 +242,24 @@ impl Target for LocalTarget {
                 secrets.insert(name.clone(), self.secrets_of(&record.spec)?);
             }
             expect!(self.verb(Verb::Start { from, actor: actor.to_owned(), secrets }).await?, Generation)
+        })
+    }
+
+    fn backup<'a>(&'a self, service: &'a ServiceName, to: &'a Path) -> Fut<'a, ()> {
+        Box::pin(async move {
+            let seen = self.observe().await?;
+            let secrets = self.secrets_of(admit_backup(&seen, service)?.spec)?;
+            let verb = Verb::Backup { service: service.clone(), to: absolute(to)?, secrets };
+            self.verb(verb).await.map(drop)
+        })
+    }
+
+    fn restore<'a>(&'a self, from: Generation, service: &'a ServiceName, copy: &'a Path) -> Fut<'a, ()> {
+        Box::pin(async move {
+            let seen = self.observe().await?;
+            let secrets = self.secrets_of(admit_restore(&seen, from, service)?.spec)?;
+            let verb = Verb::Restore { from, service: service.clone(), copy: absolute(copy)?, secrets };
+            self.verb(verb).await.map(drop)
         })
     }
 

@@ -5,6 +5,8 @@
 mod canary;
 #[path = "support/conformance.rs"]
 mod conformance;
+#[path = "local_target/copying.rs"]
+mod copying;
 #[path = "local_target/faults.rs"]
 mod faults;
 #[path = "support/harness.rs"]
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     if let Some(role) = args.first().and_then(|a| a.strip_prefix("role:")) {
         return roles::play(role, &args[1..]);
     }
-    let all = [scenarios::all(), faults::all(), canary::all()].concat();
+    let all = [scenarios::all(), faults::all(), canary::all(), copying::all()].concat();
     // Each has some ten processes; three at a time keep a small machine busy, and not more.
     harness::wanted(all, &args).map_or(ExitCode::SUCCESS, |wanted| harness::play(wanted, 3))
 }

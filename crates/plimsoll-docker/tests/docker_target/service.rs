@@ -5,7 +5,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process,
@@ -21,8 +21,11 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
 }
 
-/// Serves until it is ended.
+/// Serves until it is ended, or does what it is asked to with its state.
 fn main() {
+    if let Some(verb) = env::args().nth(1) {
+        process::exit(copy_state(&verb).map_or(9, |()| 0));
+    }
     println!("begins as {}", variable("MODE"));
     match variable("MODE").as_str() {
         "exit-101" => process::exit(101),
@@ -34,6 +37,19 @@ fn main() {
     for stream in listener.incoming().flatten() {
         thread::spawn(move || converse(&stream));
     }
+}
+
+/// Copies the state, or puts a copy back.
+fn copy_state(verb: &str) -> Option<()> {
+    if verb == "save" {
+        return io::copy(&mut fs::File::open(state("kept")).ok()?, &mut io::stdout()).ok().map(drop);
+    }
+    let copy = io::read_to_string(io::stdin()).ok()?;
+    if copy.starts_with("damaged") {
+        eprintln!("this copy is damaged");
+        return None;
+    }
+    fs::write(state("kept"), copy).ok()
 }
 
 /// Answers the requests of one connection until its client closes it.
@@ -91,6 +107,11 @@ fn answer(path: &str) -> (u16, String) {
             *ACTIVE.lock().expect("no panic") = false;
             let _ = fs::remove_file(state("held"));
             (200, String::new())
+        }
+        "/kept" => (200, fs::read_to_string(state("kept")).unwrap_or_default()),
+        other if other.starts_with("/put/") => {
+            let written = fs::write(state("kept"), other.trim_start_matches("/put/"));
+            (if written.is_ok() { 200 } else { 500 }, String::new())
         }
         other => match (other.strip_prefix("/env/"), other.strip_prefix("/slow/")) {
             (Some(name), _) => (200, format!("{name}={};", variable(name))),

@@ -29,6 +29,11 @@ fn through(root: &Path, environment: &str, socket: &Path, auth: AuthSource) -> L
     )
 }
 
+/// The service's command that copies its state or puts a copy back.
+pub(crate) fn command(verb: &str) -> Vec<String> {
+    vec!["/bin/service".to_owned(), verb.to_owned()]
+}
+
 /// That the engine has nothing of a project any more. What a failed scenario left is removed.
 pub(crate) async fn left(paths: &LocalPaths, passed: bool) -> Result<(), String> {
     let there = engine::left(paths).await;

@@ -3,31 +3,16 @@
 use super::*;
 use crate::render::by_service;
 use plimsoll_core::{Digest, Fingerprint};
-use plimsoll_deploy::{Health, Resources};
+use plimsoll_deploy::sample;
 
 fn spec(name: &str) -> ServiceSpec {
     let digest = Digest::of(b"image");
     ServiceSpec {
-        name: name.parse().unwrap(),
         image: format!("registry.example/shop/{name}@{digest}").parse().unwrap(),
         digest,
         replicas: 2,
-        public_port: None,
-        env: BTreeMap::new(),
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
-        health: Health { path: "/ready".to_owned(), deadline_ms: 1000, interval_ms: 100 },
-        smoke: Vec::new(),
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 1000,
-        stop_grace_ms: 1000,
-        resources: Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
         config_hash: Fingerprint::of(b"config"),
+        ..sample(name)
     }
 }
 

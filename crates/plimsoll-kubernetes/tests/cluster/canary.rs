@@ -35,7 +35,7 @@ fn orderly(workload: &mut Value, _: &ServiceSpec) {
     pod["containers"][0]["lifecycle"] = json!({"preStop": {"httpGet": {"path": "/quit", "port": "http"}}});
 }
 
-fn policy(steps: &[u8], hold: Duration) -> Policy {
+pub(crate) fn policy(steps: &[u8], hold: Duration) -> Policy {
     let canary = Canary {
         steps: steps.to_vec(),
         step: Duration::from_secs(2),
@@ -51,19 +51,19 @@ fn policy(steps: &[u8], hold: Duration) -> Policy {
 }
 
 /// Version 1 serves with three replicas.
-struct Scene {
-    cluster: &'static Cluster,
-    world: World,
-    one: ReleaseRecord,
+pub(crate) struct Scene {
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) world: World,
+    pub(crate) one: ReleaseRecord,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Scene {
-    async fn new(name: &str, env: &[(&str, &str)]) -> Option<Self> {
+    pub(crate) async fn new(name: &str, env: &[(&str, &str)]) -> Option<Self> {
         Self::with(name, env, |_, _| {}).await
     }
 
-    async fn with(name: &str, env: &[(&str, &str)], change: fn(&mut Value, &ServiceSpec)) -> Option<Self> {
+    pub(crate) async fn with(name: &str, env: &[(&str, &str)], change: fn(&mut Value, &ServiceSpec)) -> Option<Self> {
         let cluster = cluster().await?;
         let turn = TURN.lock().await;
         let world = World::with(cluster, name, change);
@@ -73,12 +73,12 @@ impl Scene {
         Some(Self { cluster, world, one, _turn: turn })
     }
 
-    fn second(&self, env: &[(&str, &str)]) -> Goal {
+    pub(crate) fn second(&self, env: &[(&str, &str)]) -> Goal {
         deploy(2, "2", vec![gateway(self.cluster, 2, env)])
     }
 
     /// Version 1 serves as it did, and nobody has a share.
-    async fn is_untouched(&self) {
+    pub(crate) async fn is_untouched(&self) {
         let seen = look(&self.world.target).await;
         assert_eq!((seen.live.as_ref(), seen.drift.as_slice()), (Some(&self.one), &[][..]));
         let view = &seen.services[&"gateway".parse().expect("a name")];
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     /// The pods of green that get the traffic of blue.
-    fn sharing(&self) -> String {
+    pub(crate) fn sharing(&self) -> String {
         let labels = "plimsoll.dev/slot=green,plimsoll.dev/traffic-of-blue";
         self.world.kubectl(&["get", "pods", "-l", labels, "-o", "name"])
     }
@@ -101,18 +101,18 @@ fn gateway(cluster: &Cluster, version: usize, env: &[(&str, &str)]) -> ServiceSp
 }
 
 /// Hears of shares, and tells the largest one.
-struct Heard {
+pub(crate) struct Heard {
     share: watch::Sender<u8>,
     told: Sync<Vec<String>>,
 }
 
 impl Heard {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { share: watch::Sender::new(0), told: Sync::default() }
     }
 
     /// Waits until somebody has a share.
-    async fn given(&self) {
+    pub(crate) async fn given(&self) {
         self.share.subscribe().wait_for(|share| *share > 0).await.expect("it is there");
     }
 }
@@ -128,11 +128,11 @@ impl DriveObserver for Heard {
     }
 }
 
-async fn tried(scene: &Scene, goal: &Goal, policy: &Policy, heard: &Heard) -> Result<Outcome, DriveError> {
+pub(crate) async fn tried(scene: &Scene, goal: &Goal, policy: &Policy, heard: &Heard) -> Result<Outcome, DriveError> {
     drive(&Drive { observer: heard, ..with(&scene.world.target, goal, policy) }, pending()).await
 }
 
-fn shown(steps: &[CanaryStep]) -> String {
+pub(crate) fn shown(steps: &[CanaryStep]) -> String {
     let one = |step: &CanaryStep| {
         let trials: Vec<String> = step.trials.iter().map(ToString::to_string).collect();
         format!(

@@ -11,6 +11,7 @@
     reason = "tests print what they skip and measure, and run programs as a person does"
 )]
 
+mod adopt;
 mod autoscalers;
 mod away;
 mod broken;
@@ -20,8 +21,10 @@ mod clients;
 mod conformance;
 mod drift;
 mod driving;
+mod gateway;
 mod promoters;
 mod proxy;
 mod torn;
+mod torn_shares;
 mod usage;
 mod world;

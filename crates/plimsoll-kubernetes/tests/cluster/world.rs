@@ -1,7 +1,7 @@
 //! A namespace of its own for each test, and images to run in it.
 
 use plimsoll_core::{Fingerprint, ImageRef, Platform};
-use plimsoll_deploy::{Activation, Health, Release, Resources, SecretSource, ServiceSpec, SmokeRequest, StatePolicy};
+use plimsoll_deploy::{Release, SecretSource, ServiceSpec, SmokeRequest, sample};
 use plimsoll_http::{Client, ClientOptions};
 use plimsoll_kubernetes::{Access, KubernetesTarget, Object, Render};
 use plimsoll_oci::{BlobStore, IndexSpec, RegistryClient, RegistryOptions, ServiceImage, service_image, write_index};
@@ -135,15 +135,23 @@ impl World {
 
     /// Runs kubectl in the namespace and returns what it prints.
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
-        let output = Command::new("kubectl")
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .args(["-n", &self.namespace])
-            .args(args)
-            .output()
-            .expect("kubectl runs");
-        assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        self.remote()(args)
+    }
+
+    /// The same, for another thread.
+    pub(crate) fn remote(&self) -> impl Fn(&[&str]) -> String + Send + 'static {
+        let (kubeconfig, namespace) = (self.kubeconfig.clone(), self.namespace.clone());
+        move |args| {
+            let output = Command::new("kubectl")
+                .arg("--kubeconfig")
+                .arg(&kubeconfig)
+                .args(["-n", &namespace])
+                .args(args)
+                .output()
+                .expect("kubectl runs");
+            assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
     }
 }
 
@@ -201,26 +209,13 @@ fn objects(change: fn(&mut Value, &ServiceSpec)) -> Render {
 pub(crate) fn spec(name: &str, image: &ImageRef, env: &[(&str, &str)]) -> ServiceSpec {
     let env: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     ServiceSpec {
-        name: name.parse().expect("a name"),
         image: image.clone(),
         digest: image.digest.clone().expect("by digest"),
-        replicas: 1,
-        public_port: None,
         config_hash: Fingerprint::of(format!("{env:?}").as_bytes()),
         env,
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
-        health: Health { path: "/ready".to_owned(), deadline_ms: 30_000, interval_ms: 100 },
         smoke: vec![get("/version")],
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
         drain_ms: 2000,
-        stop_grace_ms: 1000,
-        resources: Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
+        ..sample(name)
     }
 }
 

@@ -69,6 +69,11 @@ impl LocalPaths {
         self.root.join(format!("logs/{environment}/{service}/{slot}-{n}.log"))
     }
 
+    /// What the last command of this kind wrote beside a service's state.
+    pub fn copying_log(&self, environment: &EnvironmentName, service: &ServiceName, kind: &str) -> PathBuf {
+        self.root.join(format!("logs/{environment}/{service}/{kind}.log"))
+    }
+
     /// The identity file of one slot: what its replicas answer to `GET /version`.
     pub fn identity(&self, environment: &EnvironmentName, service: &ServiceName, slot: Slot) -> PathBuf {
         self.root.join(format!("run/{environment}/{service}/{slot}.json"))

@@ -43,6 +43,8 @@ pub(crate) enum Verb {
     Drain { service: ServiceName, slot: Slot, deadline_ms: u64 },
     Retire { service: ServiceName, slot: Slot },
     Stop { from: Generation, actor: String, reason: Option<String> },
+    Backup { service: ServiceName, to: PathBuf, secrets: SecretValues },
+    Restore { from: Generation, service: ServiceName, copy: PathBuf, secrets: SecretValues },
     Start { from: Generation, actor: String, secrets: BTreeMap<ServiceName, SecretValues> },
     Traffic { service: ServiceName, slot: Slot },
     Logs { service: ServiceName, slot: Slot, lines: usize },

@@ -7,7 +7,7 @@ use crate::{
         place::{ReplicaKey, SlotKey},
         processes::Processes,
         protocol::broken,
-        runtime::{Keep, Order, Place, Running, Runtime, RuntimeError},
+        runtime::{Job, Keep, Order, Place, Running, Runtime, RuntimeError},
         state::{EnvironmentState, SlotState},
     },
 };
@@ -40,14 +40,8 @@ impl Supervisor {
     /// Starts one replica.
     pub(crate) async fn start_replica(&self, key: &ReplicaKey) -> Result<Arc<dyn Running>, RuntimeError> {
         let (place, runtime) = self.place(key).await?;
-        let SlotKey { environment, service, slot } = &key.slot;
-        let gateway = self.open_doors(environment, &place.payload).await?;
-        let state = self.state().await;
-        let SlotState { spec, stamp, .. } = state.slot(environment, service, *slot).ok_or(RuntimeError::Gone)?.clone();
-        let known = state.environments.get(environment);
-        let generation = known.map(|e| e.generation).unwrap_or_default();
-        let (urls, secrets) = (urls(known, gateway), self.secrets(&key.slot));
-        runtime.start(Order { place, spec, version: stamp.version, generation, urls, secrets }).await
+        let gateway = self.open_doors(&key.slot.environment, &place.payload).await?;
+        runtime.start(self.order(place, gateway).await?).await
     }
 
     /// The replica that runs in a place, as far as the state and its runtime know.
@@ -90,6 +84,35 @@ impl Supervisor {
             swept.map_err(|e| broken(format!("end {}", key.name(&self.paths)), e))?;
         }
         Ok(())
+    }
+
+    /// Runs a command beside the state of a slot.
+    pub(crate) async fn run_beside(&self, key: &SlotKey, job: &Job) -> Result<(), RuntimeError> {
+        let (place, runtime) = self.place(&ReplicaKey { slot: key.clone(), n: 0 }).await?;
+        let gateway = runtime.gateway(&self.paths, &key.environment, &place.payload).await?;
+        let order = self.order(place, gateway).await?;
+        runtime.beside(order, job).await
+    }
+
+    /// Ends whatever works beside the state of a slot: nothing may be started there meanwhile.
+    pub(crate) async fn sweep_jobs(&self, key: &SlotKey) -> Result<(), TargetError> {
+        let what = || format!("end the commands beside the state of {}", key.service);
+        match self.place(&ReplicaKey { slot: key.clone(), n: 0 }).await {
+            Ok((place, runtime)) => runtime.sweep_jobs(&place).await.map_err(|e| broken(what(), e)),
+            Err(RuntimeError::Gone) => Ok(()),
+            Err(error) => Err(broken(what(), error)),
+        }
+    }
+
+    /// What something of a slot is started from; the environment's services are reached through `gateway`.
+    async fn order(&self, place: Place, gateway: Ipv4Addr) -> Result<Order, RuntimeError> {
+        let SlotKey { environment, service, slot } = &place.key.slot;
+        let state = self.state().await;
+        let SlotState { spec, stamp, .. } = state.slot(environment, service, *slot).ok_or(RuntimeError::Gone)?.clone();
+        let known = state.environments.get(environment);
+        let generation = known.map(|e| e.generation).unwrap_or_default();
+        let (urls, secrets) = (urls(known, gateway), self.secrets(&place.key.slot));
+        Ok(Order { place, spec, version: stamp.version, generation, urls, secrets })
     }
 
     /// Listens for the replicas of an environment where they reach this machine, and says where that is.

@@ -165,6 +165,46 @@ impl fmt::Debug for Login {
     }
 }
 
+/// What a command does with a service's state. Of each kind one works in a slot at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// It copies the state.
+    Save,
+    /// It puts a copy in its place.
+    Load,
+}
+
+impl JobKind {
+    /// In one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Save => "save",
+            Self::Load => "load",
+        }
+    }
+
+    /// The name under which such a command beside the state of a slot is found.
+    pub fn name(self, place: &Place) -> String {
+        format!("{}-{}", place.name(), self.word())
+    }
+}
+
+/// A command that works on a service's state.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What it does.
+    pub kind: JobKind,
+    /// The program, by its path in the image, and its arguments.
+    pub command: Vec<String>,
+    /// The file it reads from standard input, else nothing.
+    pub input: Option<PathBuf>,
+    /// The file that gets its standard output, else its log.
+    pub output: Option<PathBuf>,
+}
+
+/// How many lines of its log are told when it fails: what fits a screen beside the rest.
+pub const JOB_TAIL: usize = 20;
+
 /// What of a project is to stay, where everything else of it is cleaned away.
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
@@ -195,6 +235,14 @@ pub enum RuntimeError {
     /// This executable was built without containers.
     #[error("this supervisor runs no containers")]
     NoContainers,
+    /// A command beside a service's state.
+    #[error("{how}")]
+    Command {
+        /// How it ended, such as "it exited with code 3".
+        how: String,
+        /// The last lines it wrote, oldest first.
+        said: Vec<String>,
+    },
     /// A listener for the clients among the replicas.
     #[error("cannot listen for replicas at {address}")]
     Door {
@@ -242,8 +290,15 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Ends whatever runs in a place, recorded or not, at once. After this nothing does.
     fn sweep<'a>(&'a self, place: &'a Place) -> Doing<'a, Result<(), RuntimeError>>;
 
+    /// Ends whatever works beside the state of a slot, at once.
+    fn sweep_jobs<'a>(&'a self, place: &'a Place) -> Doing<'a, Result<(), RuntimeError>>;
+
     /// The last lines that the replica of a place wrote, oldest first.
     fn tail<'a>(&'a self, place: &'a Place, lines: usize) -> Doing<'a, Vec<String>>;
+
+    /// Runs a command of the slot's image beside its state, with the variables of a replica, and waits until it has ended: an
+    /// error unless it did so with status 0.
+    fn beside<'a>(&'a self, order: Order, job: &'a Job) -> Doing<'a, Result<(), RuntimeError>>;
 
     /// Removes what is there for this project beyond what is to stay.
     fn tidy<'a>(

@@ -3,6 +3,7 @@
 use crate::{
     proxy::ListenerKey,
     supervisor::{
+        copying,
         core::{Supervisor, now},
         cutover::{self, advance},
         handover,
@@ -50,6 +51,9 @@ pub(crate) async fn perform(
             let replicas = stands(supervisor, &key).await?.replicas.len();
             Ok(Answer::Lines(view::log_tail(supervisor, &key, replicas, lines).await))
         }
+        Verb::Backup { service, to, secrets } => {
+            copying::backup(supervisor, name, &service, to, secrets).await.map(|()| Answer::Done)
+        }
         Verb::Lock { owner, lease_ms } => {
             lock(supervisor, name, &owner, Duration::from_millis(lease_ms)).await.map(Answer::Lock)
         }
@@ -73,6 +77,10 @@ async fn change(supervisor: &Arc<Supervisor>, name: &EnvironmentName, verb: Verb
         Verb::Retire { service, slot } => {
             let key = SlotKey { environment: name.clone(), service, slot };
             retire(supervisor, &key).await.map(|()| Answer::Done)
+        }
+        Verb::Restore { from, service, copy, secrets } => {
+            tracing::warn!(environment = %name, %service, copy = %copy.display(), "restore");
+            copying::restore(supervisor, name, from, &service, copy, secrets).await.map(|()| Answer::Done)
         }
         Verb::Stop { from, actor, reason } => {
             tracing::warn!(environment = %name, actor, reason, "stop");
@@ -309,7 +317,8 @@ pub(crate) async fn end_all(supervisor: &Supervisor, name: &EnvironmentName) -> 
     let ends = all.iter().map(|(key, stands, _)| async move {
         *supervisor.gate(key).lock().await = None;
         supervisor.end_replicas(key).await;
-        supervisor.sweep_slot(key, stands.replicas.len()).await
+        supervisor.sweep_slot(key, stands.replicas.len()).await?;
+        supervisor.sweep_jobs(key).await
     });
     futures_util::future::join_all(ends).await.into_iter().collect::<Result<(), _>>()?;
     let forgotten = supervisor
@@ -344,6 +353,10 @@ async fn start(
     }
     if !environment.stopped {
         return Ok(from);
+    }
+    // A supervisor that was killed may have left one that still puts a copy back.
+    for (key, ..) in slots(supervisor, name).await {
+        supervisor.sweep_jobs(&key).await?;
     }
     supervisor
         .change(|state| {

@@ -51,8 +51,27 @@ pub(crate) fn play(role: &str, args: &[String]) -> ExitCode {
             axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await.unwrap();
             ExitCode::SUCCESS
         }),
+        "save" | "load" => copy_state(role).map_or(ExitCode::from(9), |()| ExitCode::SUCCESS),
         _ => runtime.block_on(service()),
     }
+}
+
+/// The commands that copy the state of the service and put a copy back.
+fn copy_state(role: &str) -> Option<()> {
+    let kept = PathBuf::from(variable("STATE_DIR")).join("kept");
+    if role == "save" {
+        return std::io::copy(&mut File::open(kept).ok()?, &mut std::io::stdout()).ok().map(drop);
+    }
+    let copy = std::io::read_to_string(std::io::stdin()).ok()?;
+    if variable("MODE") == "slow-load" {
+        std::fs::write(kept.with_file_name("loading"), std::process::id().to_string()).ok()?;
+        std::thread::sleep(Duration::from_secs(30));
+    }
+    if copy.starts_with("damaged") {
+        eprintln!("this copy is damaged");
+        return None;
+    }
+    std::fs::write(kept, copy).ok()
 }
 
 fn variable(name: &str) -> String {
@@ -152,11 +171,16 @@ fn traffic(mode: &str) -> Router {
         })
     };
     let value = |UrlPath(name): UrlPath<String>| async move { format!("{name}={};", variable(&name)) };
+    let kept = || PathBuf::from(variable("STATE_DIR")).join("kept");
+    let put = move |UrlPath(word): UrlPath<String>| async move { std::fs::write(kept(), word).unwrap() };
+    let get = move || async move { std::fs::read_to_string(kept()).unwrap_or_default() };
     let version = || async { std::fs::read_to_string(variable("PLIMSOLL_IDENTITY")).unwrap_or_default() };
     Router::new()
         .route("/ready", routing::get(move || async move { ready }))
         .route("/", routing::get(root))
         .route("/slow/{millis}", routing::get(slow))
+        .route("/put/{word}", routing::get(put))
+        .route("/kept", routing::get(get))
         .route("/ws", routing::any(socket))
         .route("/env/{name}", routing::get(value))
         .route("/version", routing::get(version))

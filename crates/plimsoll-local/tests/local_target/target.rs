@@ -28,7 +28,9 @@ impl ImageSource for Own {
     ) -> Pin<Box<dyn Future<Output = Result<Rootfs, TargetError>> + Send + 'a>> {
         let program = std::env::current_exe().unwrap();
         let args = vec!["role:service".to_owned()];
-        Box::pin(async { Ok(Rootfs { program, args, env: BTreeMap::new(), cwd: PathBuf::from("/") }) })
+        Box::pin(async {
+            Ok(Rootfs { program, args, env: BTreeMap::new(), cwd: PathBuf::from("/"), root: PathBuf::from("/") })
+        })
     }
 }
 
@@ -62,6 +64,11 @@ impl World {
         };
         drive(&with, std::future::pending()).await
     }
+}
+
+/// The service's command that copies its state or puts a copy back.
+pub(crate) fn command(verb: &str) -> Vec<String> {
+    vec![std::env::current_exe().unwrap().to_string_lossy().into_owned(), format!("role:{verb}")]
 }
 
 /// Processes end with their supervisor; that nothing else is left, scenarios ask themselves.

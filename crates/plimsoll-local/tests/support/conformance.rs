@@ -3,13 +3,15 @@
 #![expect(clippy::disallowed_macros, reason = "this test is its own harness")]
 
 use crate::{
-    target::digest,
+    target::{command, digest},
     world::{World, client, spec, worker},
 };
-use plimsoll_deploy::{Fixture, Prober, ServiceSpec, SmokeRequest, Target};
+use plimsoll_core::BackupCommands;
+use plimsoll_deploy::{Fixture, Prober, ServiceSpec, SmokeRequest, StatePolicy, Target};
 use plimsoll_local::LocalTarget;
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,6 +20,7 @@ use std::{
 
 struct Environment {
     target: LocalTarget,
+    scratch: tempfile::TempDir,
     prober: plimsoll_http::Client,
 }
 
@@ -42,6 +45,15 @@ impl Fixture for Environment {
         versioned(worker(&[("N", &version.to_string())]), version)
     }
 
+    fn stateful(&self) -> ServiceSpec {
+        let backup = Some(BackupCommands { save: command("save"), load: command("load") });
+        ServiceSpec { state: StatePolicy::Shared, backup, ..self.traffic(1) }
+    }
+
+    fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
     fn tells(&self, version: u32) -> SmokeRequest {
         SmokeRequest {
             method: "GET".to_owned(),
@@ -60,7 +72,7 @@ pub(crate) async fn the_target_passes_the_suite_of_all_targets(world: Arc<World>
     let made = AtomicUsize::new(0);
     let cases = plimsoll_deploy::conformance(|_| async {
         let name = format!("case-{}", made.fetch_add(1, Ordering::Relaxed));
-        Environment { target: world.environment(&name), prober: client() }
+        Environment { target: world.environment(&name), scratch: tempfile::tempdir().unwrap(), prober: client() }
     })
     .await;
     println!("conformance: {} cases passed", cases.len());

@@ -4,13 +4,11 @@
 use crate::target;
 use plimsoll_core::{Fingerprint, Generation, RunId, ServiceName, Slot, Timestamp};
 use plimsoll_deploy::{
-    Activation, Change, CutOver, CutOverDone, Move, Release, Resources, ServiceSpec, StatePolicy, Target as _,
-    TargetError,
+    Activation, Change, CutOver, CutOverDone, Move, Release, ServiceSpec, StatePolicy, Target as _, TargetError, sample,
 };
 use plimsoll_local::{LocalPaths, LocalTarget};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::{
-    collections::BTreeMap,
     fs,
     future::Future,
     io,
@@ -131,26 +129,13 @@ pub(crate) fn client() -> plimsoll_http::Client {
 pub(crate) fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
     let config = format!("{name}{env:?}");
     ServiceSpec {
-        name: name.parse().unwrap(),
         image: target::image(),
         digest: target::digest(1),
-        replicas: 1,
-        public_port: None,
         env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
         health: target::health(),
-        smoke: Vec::new(),
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 1000,
         stop_grace_ms: 500,
-        resources: Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
         config_hash: Fingerprint::of(config.as_bytes()),
+        ..sample(name)
     }
 }
 

@@ -2,33 +2,17 @@
 
 use super::*;
 use crate::{Place, in_slot};
-use plimsoll_core::{Digest, Fingerprint, Millicores};
-use plimsoll_deploy::{Access, Health};
+use plimsoll_core::{Digest, Millicores};
+use plimsoll_deploy::{Access, Health, sample};
 use serde_json::{Value, json};
 
 fn spec(name: &str) -> ServiceSpec {
     let image: plimsoll_core::ImageRef = format!("registry.test/shop/{name}:1").parse().unwrap();
     ServiceSpec {
-        name: name.parse().unwrap(),
         image,
-        digest: Digest::of(name.as_bytes()),
-        replicas: 1,
-        public_port: None,
-        env: BTreeMap::new(),
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
         health: Health { path: "/ready".to_owned(), deadline_ms: 30_500, interval_ms: 100 },
-        smoke: Vec::new(),
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 1_000,
         stop_grace_ms: 10_000,
-        resources: plimsoll_deploy::Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
-        config_hash: Fingerprint::of(name.as_bytes()),
+        ..sample(name)
     }
 }
 
