@@ -61,7 +61,7 @@ fn thousandth(number: u64) -> f64 {
 }
 
 /// A drive's error as a step's, with the log of what failed.
-fn failed(error: &DriveError) -> StepError {
+pub fn drive_failed(error: &DriveError) -> StepError {
     StepError::of(error).with_detail(error.log_tail().iter().cloned())
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn reach(
     let telling = Telling(cx);
     let with =
         Drive { target: &*target, goal, policy, prober, meter: targets.meter(environment), gate, observer: &telling };
-    let outcome = drive(&with, cx.cancel().cancelled()).await.map_err(|e| failed(&e))?;
+    let outcome = drive(&with, cx.cancel().cancelled()).await.map_err(|e| drive_failed(&e))?;
     let seen = &outcome.probes;
     cx.log(&format!("{} probes around the cut-over, {} failed, p99 {} ms", seen.sent, seen.failed, seen.p99_ms));
     Ok(outcome)

@@ -57,6 +57,18 @@ fn canary(settings: &CanarySettings) -> Canary {
     }
 }
 
+/// What a deployment to an environment must keep to, without a canary.
+pub fn policy(environment: &config::Environment) -> Policy {
+    let slo = &environment.slo;
+    Policy {
+        watch: Duration::from_millis(slo.watch.millis()),
+        max_error_pct: slo.max_error_pct,
+        max_p99_ms: Some(slo.max_p99.millis()),
+        probes_per_second: u32::from(slo.probe_rate),
+        ..Policy::default()
+    }
+}
+
 impl Rendered {
     /// Renders the configuration of `E`.
     pub(crate) fn of<E: Environment>(inputs: &Inputs) -> Result<Self, StepError> {
@@ -64,15 +76,10 @@ impl Rendered {
         let services = in_order(inputs, &name)?;
         let environment = config.environments.get(&name).expect("a resolved environment is configured");
         agrees::<E>(environment.gate)?;
-        let slo = &environment.slo;
         let policy = Policy {
-            watch: Duration::from_millis(slo.watch.millis()),
-            max_error_pct: slo.max_error_pct,
-            max_p99_ms: Some(slo.max_p99.millis()),
-            probes_per_second: u32::from(slo.probe_rate),
             drain: !inputs.options.no_drain,
             canary: (environment.strategy.kind == StrategyKind::Canary).then(|| canary(&environment.canary)),
-            ..Policy::default()
+            ..policy(environment)
         };
         Ok(Self {
             environment: name.to_string(),
@@ -180,6 +187,8 @@ pub fn service_spec(
         autoscale: service.autoscale.map(autoscale),
         storage: service.storage.as_ref().map(storage),
         metrics: service.metrics.as_ref().map(metrics),
+        schema: service.schema,
+        backup: service.backup.clone(),
         config_hash: Fingerprint::of(text.as_bytes()),
         objects,
     }

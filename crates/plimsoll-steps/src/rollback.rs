@@ -8,7 +8,7 @@ use crate::{
     release::Rendered,
     targets::Targets,
 };
-use plimsoll_deploy::{Change, Goal, LockOwner, Observation, Outcome, ReleaseRecord};
+use plimsoll_deploy::{Change, Goal, LockOwner, Observation, Outcome, ReleaseRecord, unreadable};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use serde::Serialize;
 use std::marker::PhantomData;
@@ -69,10 +69,28 @@ pub fn pick(seen: &Observation, to: Option<&str>, gated: bool) -> Result<Release
             .find(|r| seen.live.as_ref().is_none_or(|live| r.run != live.run))
             .ok_or_else(|| StepError::user(format!("{environment} has no former release to go back to")))?,
     };
-    if gated && found.approval.is_none() {
+    // What was adopted changed nothing of what served, so there was nothing to approve; to go back to it is no news either.
+    if gated && found.approval.is_none() && !found.is_adopted() {
         return Err(StepError::check(format!("{} served in {environment} without an approval", found.version)));
     }
-    Ok(found.clone())
+    let serves = seen.live.as_ref().is_some_and(|live| live.generation == found.generation);
+    match unreadable(found, seen).first().filter(|_| !serves) {
+        Some(state) => Err(StepError::user(state.to_string()).with_hint(safe(seen))),
+        None => Ok(found.clone()),
+    }
+}
+
+/// Which former releases can read the state as it is now.
+fn safe(seen: &Observation) -> String {
+    let former = seen.history.iter().filter(|r| seen.live.as_ref().is_none_or(|live| is_former(r, live)));
+    let safe: Vec<&str> = former.filter(|r| unreadable(r, seen).is_empty()).map(|r| r.version.as_str()).collect();
+    let environment = &seen.environment;
+    match safe.first() {
+        Some(newest) => {
+            format!("safe to go back to: {}; `cargo xtask rollback {environment} --to {newest}`", safe.join(", "))
+        }
+        None => "no former release can read it: release a newer version".to_owned(),
+    }
 }
 
 /// Whether `record` is something else than what serves.
@@ -135,6 +153,7 @@ impl<E: Environment> Effect for Rollback<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::service_spec;
     use plimsoll_core::{Generation, Timestamp};
     use std::collections::BTreeMap;
 
@@ -189,8 +208,48 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_read_the_state_is_not_put_back_and_what_can_is_named() {
+        let with = |version: &str, generation, schema: (u32, u32)| {
+            let text = format!(
+                "[project]\nname = \"shop\"\n[services.web]\npackage = \"web\"\n\
+                 schema = {{ version = {}, readable_from = {} }}\n[environments.production]\n",
+                schema.0, schema.1
+            );
+            let config = plimsoll_core::config::Config::parse(&text, "plimsoll.toml").unwrap();
+            let service = config.resolved(&"production".parse().unwrap()).unwrap().remove(0);
+            let digest = plimsoll_core::Digest::of(version.as_bytes());
+            let spec = service_spec(&service, "registry.test/web".parse().unwrap(), digest, &BTreeMap::new());
+            let run = format!("20260101-000000-000{generation}");
+            let slot = plimsoll_core::Slot::Blue;
+            let services = BTreeMap::from([(spec.name.clone(), plimsoll_deploy::ServiceRecord { slot, spec })]);
+            ReleaseRecord { services, ..record(version, &run, generation) }
+        };
+        let seen = |now| seen(with("3", 3, now), vec![with("2", 2, (2, 1)), with("1", 1, (1, 1))]);
+        assert_eq!(picked(&seen((2, 1)), Some("1")).as_deref(), Ok("1"), "an expanded state is read by both");
+        let contracted = seen((2, 2));
+        assert_eq!(picked(&contracted, None).as_deref(), Ok("2"));
+        let refused = pick(&contracted, Some("1"), false).unwrap_err();
+        let told = "1 cannot read the state of web after 3: it reads up to schema 1, and 2 is needed";
+        assert_eq!(refused.to_string(), told);
+        assert!(format!("{refused:?}").contains("safe to go back to: 2;"), "{refused:?}");
+    }
+
+    #[test]
     fn a_gated_environment_goes_back_to_nothing_that_was_not_approved() {
         let seen = seen(record("2", TWO, 2), vec![record("1", ONE, 1)]);
         assert!(pick(&seen, None, true).unwrap_err().to_string().contains("without an approval"));
+    }
+
+    #[test]
+    fn a_gated_environment_goes_back_to_what_was_adopted_as_it_served_before() {
+        let adopted = |generation| ReleaseRecord {
+            revision: plimsoll_deploy::ADOPTED.to_owned(),
+            ..record("0.9", ONE, generation)
+        };
+        let seen = seen(record("2", TWO, 2), vec![adopted(1)]);
+        assert_eq!(pick(&seen, None, true).unwrap().version, "0.9");
+        // Once it was put back and left again, too.
+        let seen = Observation { history: vec![adopted(4), record("1", ONE, 3)], ..seen };
+        assert_eq!(pick(&seen, Some("0.9"), true).unwrap().generation, Generation(4));
     }
 }

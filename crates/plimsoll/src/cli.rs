@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_core::config::{Period, Profile};
+use std::path::PathBuf;
 
 /// Checks, builds, ships and puts back: the same steps on a laptop and in CI.
 #[derive(Debug, Parser)]
@@ -154,6 +155,11 @@ pub(crate) enum Command {
         /// The environment, as in plimsoll.toml
         env: String,
     },
+    /// Go on from Deployments in a cluster that somebody else made: a copy of each becomes the first slot
+    #[command(
+        after_help = "Deployments are found by what the Services named like the services select. They run on, and lose their clients to\ntheir copies; a line tells how to delete them. Services stay, and lead to slots from then on.\n\nExamples:\n  cargo xtask adopt production --dry-run\n  cargo xtask adopt production"
+    )]
+    Adopt(AdoptArgs),
     /// Propose what services in a cluster should ask for, from what their pods use
     #[command(
         after_help = "Proposes lines of plimsoll.toml and changes nothing:\n  cpu           the 95th percentile, rounded up to 5m\n  memory        the most and 20 %, rounded up to 4Mi\n  memory_limit  the most and 50 %, rounded up to 4Mi\n  cpu_limit     stays, unless more was used: then twice that\n\nExample:\n  cargo xtask rightsize production --for 30m"
@@ -177,7 +183,23 @@ pub(crate) enum Command {
     Start {
         /// The environment
         env: String,
+        /// Also after a restore that did not come to its end
+        #[arg(long)]
+        as_it_is: bool,
     },
+    /// Copy the states of an environment's services, while they work
+    #[command(
+        after_help = "A service says by `backup` in plimsoll.toml how its state is copied.\n\nExample:\n  cargo xtask backup production --keep-days 30"
+    )]
+    Backup(BackupArgs),
+    /// Put a backup in the place of an environment's states; its services are stopped meanwhile
+    #[command(
+        after_help = "A damaged backup is refused before anything is stopped.\n\nExamples:\n  cargo xtask restore production --dry-run\n  cargo xtask restore production --from /mnt/backups/20261122-060000"
+    )]
+    Restore(RestoreArgs),
+    /// Rehearse a disaster
+    #[command(subcommand)]
+    Drill(Drill),
     /// Stop all that runs on this machine: services, proxy, registry, supervisor
     Down,
     /// Say what this machine can do, and the fix for what it cannot
@@ -224,6 +246,74 @@ pub(crate) struct RollbackArgs {
     #[arg(long, value_name = "VERSION")]
     pub(crate) to: Option<String>,
     /// Say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `backup`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BackupArgs {
+    /// The environment
+    pub(crate) env: String,
+    /// A directory for it, absent or empty [default: one named after the moment, in the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// Then remove the environment's backups beside it that are older than N days
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(crate) keep_days: Option<u32>,
+}
+
+/// `restore`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RestoreArgs {
+    /// The environment
+    pub(crate) env: String,
+    /// The backup's directory [default: the newest one in the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// Check the backup and say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Take a backup of another environment
+    #[arg(long)]
+    pub(crate) other_environment: bool,
+    /// Leave the states of services that are not in the backup as they are
+    #[arg(long)]
+    pub(crate) partial: bool,
+}
+
+/// `drill`.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Drill {
+    /// Bring what is live in an environment up in another one, with its state, and ask whether it works
+    #[command(
+        after_help = "The other environment is one of plimsoll.toml, such as another cluster's: its namespace or machine is used and\nleft stopped. What serves is copied and not touched.\n\nExamples:\n  cargo xtask drill failover production --to production-west\n  cargo xtask drill failover production --to production-west --from /mnt/backups/20261122-060000 --keep"
+    )]
+    Failover(FailoverArgs),
+}
+
+/// `drill failover`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FailoverArgs {
+    /// The environment that is imagined lost
+    pub(crate) env: String,
+    /// The environment that takes over
+    #[arg(long, value_name = "ENV")]
+    pub(crate) to: String,
+    /// A backup to begin with, as if there were nothing else left [default: one is made now]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// Let the other environment go on afterwards
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// `adopt`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AdoptArgs {
+    /// The environment, as in plimsoll.toml
+    pub(crate) env: String,
+    /// Say what would be copied and what is refused
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -306,9 +396,13 @@ impl Command {
             | Self::Smoke { .. }
             | Self::Status
             | Self::Diff { .. }
+            | Self::Adopt(_)
             | Self::Rightsize { .. }
             | Self::Stop { .. }
             | Self::Start { .. }
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Drill(_)
             | Self::Down
             | Self::Notify { .. }
             | Self::Image => true,
@@ -323,9 +417,13 @@ impl Command {
             Self::Rollback(_) => "rollback",
             Self::Status => "status",
             Self::Diff { .. } => "diff",
+            Self::Adopt(_) => "adopt",
             Self::Rightsize { .. } => "rightsize",
             Self::Stop { .. } => "stop",
             Self::Start { .. } => "start",
+            Self::Backup(_) => "backup",
+            Self::Restore(_) => "restore",
+            Self::Drill(_) => "drill",
             Self::Down => "down",
             Self::Notify { .. } => "notify",
             _ => "this",
@@ -372,9 +470,14 @@ mod tests {
             "explain fmt",
             "status --json",
             "diff staging --json",
+            "adopt staging",
+            "adopt staging --dry-run --json",
             "rightsize staging --for 90s --json",
             "stop staging",
-            "start staging",
+            "start staging --as-it-is",
+            "backup production --to here --keep-days 30 --json",
+            "restore production --from here --dry-run --other-environment --partial",
+            "drill failover production --to west --from here --keep --json",
             "down",
             "doctor --json",
             "tidy",
@@ -427,9 +530,13 @@ mod tests {
             ("build", true),
             ("status", true),
             ("diff staging", true),
+            ("adopt staging", true),
             ("rightsize staging", true),
             ("rollback production", true),
             ("notify", true),
+            ("backup production", true),
+            ("restore production", true),
+            ("drill failover production --to west", true),
         ] {
             assert_eq!(parse(line).needs_delivery(), expected, "{line}");
         }

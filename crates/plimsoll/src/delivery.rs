@@ -1,19 +1,25 @@
 //! Delivery: what the full executable adds to the thin one. Resources for runs that ship, the verbs that look at or change
 //! environments, and the long-lived processes of the local target.
 
+mod adopt;
 mod approve;
+mod backup;
 mod daemons;
 mod diff;
 mod doctor;
+mod drill;
 mod environments;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod notify;
 mod resources;
+mod restore;
 mod rightsize;
 mod rollback;
 mod status;
 mod terminal;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use daemons::hidden;
 pub(crate) use doctor::doctor;
@@ -21,7 +27,12 @@ pub(crate) use doctor::doctor;
 pub(crate) use kubernetes::rendered;
 pub(crate) use resources::resources;
 
-use crate::{cli::Command, cli_error::CliError, running, session::Session};
+use crate::{
+    cli::{Command, Drill},
+    cli_error::CliError,
+    running,
+    session::Session,
+};
 use std::process::ExitCode;
 
 /// Does a verb of delivery; `None` if it is none of its verbs.
@@ -30,13 +41,17 @@ pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCo
     let code = match command {
         Command::Status => runtime.block_on(status::status(session))?,
         Command::Diff { env } => runtime.block_on(diff::diff(session, env))?,
+        Command::Adopt(args) => runtime.block_on(adopt::adopt(session, args))?,
         Command::Rightsize { env, length } => runtime.block_on(rightsize::rightsize(session, env, *length))?,
         Command::Approve(args) => runtime.block_on(approve::approve(session, args))?,
         Command::Smoke { env } => runtime.block_on(environments::smoke(session, env))?,
         Command::Rollback(args) if args.dry_run => runtime.block_on(rollback::dry_run(session, args))?,
         Command::Notify { message } => runtime.block_on(notify::notify(session, message.as_deref()))?,
         Command::Stop { env, reason } => runtime.block_on(environments::stop(session, env, reason.as_deref()))?,
-        Command::Start { env } => runtime.block_on(environments::start(session, env))?,
+        Command::Start { env, as_it_is } => runtime.block_on(environments::start(session, env, *as_it_is))?,
+        Command::Backup(args) => runtime.block_on(backup::backup(session, args))?,
+        Command::Restore(args) => runtime.block_on(restore::restore(session, args))?,
+        Command::Drill(Drill::Failover(args)) => runtime.block_on(drill::failover(session, args))?,
         Command::Down => runtime.block_on(environments::down(session))?,
         _ => return Ok(None),
     };

@@ -7,7 +7,7 @@ use crate::{
     seam,
     session::Session,
 };
-use plimsoll_core::{Ending, ErrorClass, RunId, RunOutcome};
+use plimsoll_core::{Ending, ErrorClass, RunId, RunOutcome, Timestamp};
 use plimsoll_engine::{Pipeline, Report, Setup, Start, system_clock};
 use plimsoll_process::Cancel;
 use plimsoll_steps::{Inputs, Workspace};
@@ -61,6 +61,11 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// A name for a run that begins now.
+pub(crate) fn run_id(now: Timestamp) -> RunId {
+    RunId::new(now, u16::try_from(random() & 0xffff).expect("sixteen bits are kept"))
+}
+
 /// Starts a run and reports how it went.
 pub(crate) async fn start(
     session: &Session,
@@ -70,7 +75,7 @@ pub(crate) async fn start(
 ) -> Result<ExitCode, CliError> {
     let reporter = Arc::new(RunReporter::new(session));
     let setup = setup(session, inputs, workspace, &reporter).await?;
-    let id = RunId::new((setup.clock)(), u16::try_from(random() & 0xffff).expect("sixteen bits are kept"));
+    let id = run_id((setup.clock)());
     let start = Start {
         inputs: serde_json::to_value(inputs).expect("inputs are plain data"),
         actor: inputs.actor.clone(),

@@ -28,10 +28,11 @@ const MEMBERS: [(&str, &[&str]); 13] = [
 
 /// What plays whole releases on real servers, or builds packages of its own, for many minutes, or reads what no step knows that
 /// it reads, as charts, overlays, an engine and a cluster: `cargo test --workspace` has them.
-const SCENES: [(&str, &[&str]); 5] = [
+const SCENES: [(&str, &[&str]); 6] = [
     ("plimsoll-docker", &["docker_target"]),
     ("plimsoll-engine", &["ui"]),
     ("plimsoll-kubernetes", &["cluster"]),
+    ("plimsoll-local", &["local_target"]),
     ("plimsoll-steps", &["docker_build", "proofs"]),
     ("xtask", &["kairos", "manifests", "release"]),
 ];

@@ -17,9 +17,9 @@ use std::{
 };
 
 /// Moments inside the cut-over of a rollback, one in each share of nine tenths of it: its end varies.
-const MOMENTS: u32 = 14;
+const MOMENTS: u32 = 8;
 /// So many of them at least must meet the command at its work.
-const MET: usize = 10;
+const MET: usize = 6;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Before the first kill there must be some requests.
 const SOME: u64 = 1_000;

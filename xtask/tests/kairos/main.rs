@@ -20,6 +20,7 @@ mod load;
 mod market;
 mod orders;
 mod place;
+mod recovery;
 mod scaling;
 mod scene;
 mod trading;

@@ -26,19 +26,29 @@ impl Market<'_> {
     }
 
     pub(crate) fn place(&self) -> Place {
+        self.place_with(str::to_owned)
+    }
+
+    /// A place whose configuration for this market is changed once more.
+    pub(crate) fn place_with(&self, change: impl Fn(&str) -> String) -> Place {
         match self {
-            Self::Local => Place::new(),
-            Self::Docker => Place::configured(in_containers, Vec::new()),
+            Self::Local => Place::configured(|text| change(&place::configured(text)), Vec::new()),
+            Self::Docker => Place::configured(|text| change(&in_containers(text)), Vec::new()),
             Self::Cluster(scene) => {
-                Place::configured(|text| scene.configured(text, &|_| String::new()), scene.cluster.variables())
+                let configured = |text: &str| change(&scene.configured(text, &|_| String::new()));
+                Place::configured(configured, scene.cluster.variables())
             }
         }
     }
 
     pub(crate) fn gateway(&self, place: &Place) -> String {
+        self.gateway_of(place, "production")
+    }
+
+    pub(crate) fn gateway_of(&self, place: &Place, environment: &str) -> String {
         match self {
-            Self::Local | Self::Docker => place.production().1.url("api-gateway").to_owned(),
-            Self::Cluster(scene) => scene.gateway(),
+            Self::Local | Self::Docker => place.live(environment).1.url("api-gateway").to_owned(),
+            Self::Cluster(scene) => scene.gateway_of(environment),
         }
     }
 

@@ -121,14 +121,24 @@ impl Place {
 
     /// What `status --json` prints.
     pub(crate) fn status(&self) -> Value {
-        let ran = self.run(&["status", "--json"]).expect(0);
-        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.text()))
+        self.json(&["status", "--json"])
     }
 
     /// What is live in production, and its generation.
     pub(crate) fn production(&self) -> (u64, Live) {
+        self.live("production")
+    }
+
+    /// The same of another environment.
+    pub(crate) fn live(&self, environment: &str) -> (u64, Live) {
         let status = Status::of(&self.status());
-        (status.0["production"].generation, status.live("production").clone())
+        (status.0[environment].generation, status.live(environment).clone())
+    }
+
+    /// What a command prints with `--json`.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let ran = self.run(args).expect(0);
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.text()))
     }
 
     /// Ends everything, and waits until nothing is left.

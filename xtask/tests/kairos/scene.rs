@@ -15,8 +15,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Volumes for three services with state, in two environments.
-const VOLUMES: usize = 6;
+/// Volumes for three services with state, in three environments.
+const VOLUMES: usize = 9;
 
 /// The cluster of this machine.
 pub(crate) struct Cluster {
@@ -142,7 +142,12 @@ impl<'a> Scene<'a> {
 
     /// The address of production's gateway, within the cluster's network.
     pub(crate) fn gateway(&self) -> String {
-        let namespace = self.namespace("production");
+        self.gateway_of("production")
+    }
+
+    /// The same of another environment's.
+    pub(crate) fn gateway_of(&self, environment: &str) -> String {
+        let namespace = self.namespace(environment);
         let address = "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}";
         let address = self.cluster.kubectl(&["-n", &namespace, "get", "service", "api-gateway", "-o", address]);
         format!("http://{address}")
@@ -164,7 +169,7 @@ impl<'a> Scene<'a> {
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
-        for environment in ["staging", "production"] {
+        for environment in ["staging", "production", "recovery"] {
             let namespace = self.namespace(environment);
             if std::thread::panicking() {
                 println!(

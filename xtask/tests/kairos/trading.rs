@@ -1,4 +1,4 @@
-//! Cut-overs on each target, thirty, or as many as `PLIMSOLL_CUT_OVERS` says, while a strategy trades and a client places orders
+//! Cut-overs on each target, ten, or as many as `PLIMSOLL_CUT_OVERS` says, while a strategy trades and a client places orders
 //! all the time: an order is placed once, and by the strategy's live slot only; what a client was told to be placed is there
 //! in the end.
 
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const CUT_OVERS: usize = 30;
+const CUT_OVERS: usize = 10;
 /// The first of so many cut-overs is a release; the others go back to what was live before it, and forth.
 const RELEASE_EVERY: usize = 25;
 /// For what depends on how much else this machine does; it bounds a test that hangs.

@@ -40,6 +40,7 @@ fn typed(command: &str, run: &str) -> Vec<String> {
     let word = |word: &str| match word {
         "RUN" => run.to_owned(),
         "ENV" => "production".to_owned(),
+        "OTHER" => "recovery".to_owned(),
         "STEP" => "push".to_owned(),
         "PIPELINE" => "release".to_owned(),
         _ if word.starts_with("2026") => run.to_owned(),
@@ -51,9 +52,16 @@ fn typed(command: &str, run: &str) -> Vec<String> {
 
 #[test]
 fn every_command_of_the_documentation_can_be_given_as_it_stands_there() {
-    let place = Place::released();
+    let place = Place::new();
     place.at("second");
-    place.release().expect(0);
+    let worker = "package = \"worker\"\n";
+    let backup = "backup = { save = [\"/bin/worker\", \"save\"], load = [\"/bin/worker\", \"load\"] }\n";
+    place.configure(worker, &format!("{worker}{backup}"));
+    place.configure("[environments.production]\n", "[environments.recovery]\n\n[environments.production]\n");
+    for _ in 0..2 {
+        place.commit("something to go back to");
+        place.release().expect(0);
+    }
     let texts: Vec<String> = pages().into_iter().map(|page| fs::read_to_string(page).unwrap()).collect();
     let readme = texts.iter().find(|text| text.starts_with("# Plimsoll\n")).unwrap();
     let all: BTreeSet<&str> = texts.iter().flat_map(|text| commands(text)).chain(table(readme)).collect();
@@ -66,7 +74,7 @@ fn every_command_of_the_documentation_can_be_given_as_it_stands_there() {
         let (args, allowed): (Vec<&str>, &[i32]) = match args[0] {
             verb if CHECKS.contains(&verb) => (vec![verb, "--help"], &[0]),
             // The shop is in no cluster.
-            "rightsize" => (args, &[2]),
+            "rightsize" | "adopt" => (args, &[2]),
             // Nobody is there to be asked.
             "release" | "deploy" | "promote" | "resume" => (args, &[0, 75]),
             _ => (args, &[0]),

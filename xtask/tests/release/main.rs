@@ -18,6 +18,7 @@ mod fixture;
 mod gate;
 mod input;
 mod journals;
+mod migration;
 mod place;
 mod plain;
 mod sweep;

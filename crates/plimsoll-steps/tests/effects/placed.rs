@@ -5,7 +5,7 @@ use plimsoll_deploy::{
     Answer, CutOver, CutOverDone, DrainReport, FakeTarget, Fut, LockOutcome, LockOwner, Observation, Prober, Release,
     ServiceSpec, SlotView, SmokeRequest, Target, TargetKind, Traffic, Weights,
 };
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 /// A target in memory at `fake://<environment>/`.
 pub(crate) struct Placed {
@@ -101,6 +101,14 @@ impl Target for Placed {
 
     fn start<'a>(&'a self, from: Generation, actor: &'a str) -> Fut<'a, Generation> {
         self.fake.start(from, actor)
+    }
+
+    fn backup<'a>(&'a self, service: &'a ServiceName, to: &'a Path) -> Fut<'a, ()> {
+        self.fake.backup(service, to)
+    }
+
+    fn restore<'a>(&'a self, from: Generation, service: &'a ServiceName, copy: &'a Path) -> Fut<'a, ()> {
+        self.fake.restore(from, service, copy)
     }
 
     fn weigh<'a>(&'a self, weights: &'a Weights) -> Fut<'a, ()> {

@@ -8,20 +8,17 @@ use plimsoll_engine::StepError;
 use std::{process::ExitCode, sync::Arc};
 
 pub(crate) fn target(session: &Session, name: &str) -> Result<Arc<dyn Target>, CliError> {
-    let name = session.environment_name(name)?;
-    let mut delivery = Delivery::open(session)?;
-    Ok(delivery.targets.remove(&name).expect("every configured environment has a target"))
+    Delivery::open(session)?.target(session, name)
 }
 
 /// Sends the declared smoke requests of what is live to where users reach it.
 pub(crate) async fn smoke(session: &Session, name: &str) -> Result<ExitCode, CliError> {
     let delivery = Delivery::open(session)?;
-    let environment = session.environment_name(name)?;
-    let target = &delivery.targets[&environment];
+    let target = delivery.target(session, name)?;
     let seen = target.peek().await.map_err(|e| StepError::of(&e))?;
     let live = seen.and_then(|s| s.live).ok_or_else(|| StepError::user(format!("nothing is live in {name}")))?;
     let services: Vec<ServiceSpec> = live.specs().into_iter().cloned().collect();
-    match smoke_environment(&**target, &services, target.prober().unwrap_or(&delivery.http)).await {
+    match smoke_environment(&*target, &services, target.prober().unwrap_or(&delivery.http)).await {
         Ok(report) => {
             for (service, requests) in &report.requests {
                 session.console.out(&format!("{service}: {requests} requests answered as declared\n"));
@@ -63,13 +60,18 @@ fn is_down(seen: &Observation) -> bool {
 }
 
 /// Starts a stopped environment as it was.
-pub(crate) async fn start(session: &Session, name: &str) -> Result<ExitCode, CliError> {
+pub(crate) async fn start(session: &Session, name: &str, as_it_is: bool) -> Result<ExitCode, CliError> {
     let target = target(session, name)?;
     let actor = session.actor().await;
     let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
     if !seen.stopped && !is_down(&seen) {
         session.console.out(&format!("{name} is not stopped (generation {})\n", seen.generation));
         return Ok(ExitCode::SUCCESS);
+    }
+    if seen.is_being_restored() && !as_it_is {
+        let what = format!("{name} was stopped by a restore that has not come to its end: states may be old or new");
+        let hint = format!("restore again, or: cargo xtask start {name} --as-it-is");
+        return Err(StepError::user(what).with_hint(hint).into());
     }
     let generation = target.start(seen.generation, &actor).await.map_err(|e| StepError::of(&e))?;
     session.console.out(&format!("{name} started by {actor} (generation {generation})\n"));

@@ -34,10 +34,18 @@ pub(super) fn target(
     let access = Access { kubeconfig: kubeconfig(session), context: settings.context.clone() };
     let render = objects(session.config.project.name.to_string(), settings.lame_duck);
     KubernetesTarget::new(access, name.clone(), namespace(session, name, settings), secrets, render)
+        .canary_by(settings.canary_by)
 }
 
 fn namespace(session: &Session, name: &EnvironmentName, settings: &KubernetesSettings) -> String {
     settings.namespace(session.config.project.name.as_str(), name.as_str())
+}
+
+/// `kubectl` with the options that lead to the namespace of an environment.
+pub(super) fn place(session: &Session, name: &EnvironmentName) -> String {
+    let settings = &session.config.environments[name].kubernetes;
+    let context = settings.context.as_ref().map(|context| format!(" --context {context}")).unwrap_or_default();
+    format!("kubectl{context} -n {}", namespace(session, name, settings))
 }
 
 /// The files that `KUBECONFIG` names, else the one in the home directory.

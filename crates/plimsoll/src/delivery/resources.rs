@@ -2,7 +2,7 @@
 //! nothing and sends nothing; the local target starts its supervisor, and the registry, when a step first asks.
 
 use super::{daemons, terminal::Terminal};
-use crate::{report::RunReporter, session::Session};
+use crate::{cli_error::CliError, report::RunReporter, session::Session};
 use plimsoll_core::{
     EnvironmentName, Secret,
     config::{Registry as RegistryConfig, Target as TargetConfig},
@@ -22,7 +22,8 @@ pub(crate) struct Delivery {
     /// What runs on this machine: the first local environment speaks for its supervisor, and the embedded registry.
     pub(crate) local: Option<Arc<LocalTarget>>,
     pub(crate) http: Client,
-    prober: Client,
+    /// Asks replicas themselves, which may have an address of another network of this machine.
+    pub(crate) prober: Client,
     meters: BTreeMap<EnvironmentName, Arc<dyn Meter>>,
     pub(crate) registry: RegistryClient,
     registry_launch: Launch,
@@ -79,6 +80,12 @@ impl Delivery {
         let registry_launch = daemons::registry_launch(&program, &session.state.path().join("registry"));
         let meters = meters(session, &prober, &secrets);
         Ok(Self { targets, local, http, prober, meters, registry, registry_launch })
+    }
+
+    /// The target of an environment that the configuration names.
+    pub(crate) fn target(&self, session: &Session, name: &str) -> Result<Arc<dyn Target>, CliError> {
+        let name = session.environment_name(name)?;
+        Ok(Arc::clone(self.targets.get(&name).expect("every configured environment has a target")))
     }
 
     fn locator(&self, session: &Session) -> Registry {

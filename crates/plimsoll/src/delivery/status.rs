@@ -202,35 +202,17 @@ mod tests {
     use super::*;
     use crate::report::schema::{documented, violations};
     use plimsoll_core::{Digest, Fingerprint, Generation, Slot};
-    use plimsoll_deploy::{
-        Activation, ApprovalRecord, Evidence, Health, Resources, ServiceRecord, ServiceSpec, ServiceView, SlotView,
-        StatePolicy,
-    };
+    use plimsoll_deploy::{ApprovalRecord, Evidence, ServiceRecord, ServiceSpec, ServiceView, SlotView, sample};
     use std::collections::BTreeMap;
 
     fn observation() -> Observation {
         let (digest, hash) = (Digest::of(b"image"), Fingerprint::of(b"config"));
         let spec = ServiceSpec {
-            name: "api".parse().unwrap(),
             image: "127.0.0.1:5000/kairos/api".parse().unwrap(),
             digest: digest.clone(),
             replicas: 2,
-            public_port: None,
-            env: BTreeMap::new(),
-            secret_env: BTreeMap::new(),
-            depends_on: Vec::new(),
-            health: Health { path: "/ready".into(), deadline_ms: 1, interval_ms: 1 },
-            smoke: Vec::new(),
-            activation: Activation::Traffic,
-            state: StatePolicy::External,
-            drain_ms: 1,
-            stop_grace_ms: 1,
-            resources: Resources::default(),
-            autoscale: None,
-            storage: None,
-            metrics: None,
-            objects: Vec::new(),
             config_hash: hash,
+            ..sample("api")
         };
         let slot = |slot, version: &str, failing: Option<&str>| SlotView {
             slot,

@@ -22,6 +22,9 @@ struct Work {
 }
 
 fn main() {
+    if let Some(verb) = env::args().nth(1) {
+        return copy_state(&verb);
+    }
     let port: u16 = env::var("PORT").unwrap().parse().unwrap();
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     println!("worker says {GREETING} on {port}");
@@ -31,6 +34,15 @@ fn main() {
     for stream in listener.incoming().flatten() {
         let work = Arc::clone(&work);
         thread::spawn(move || serve(&stream, &work));
+    }
+}
+
+/// Copies the log, or puts a copy back.
+fn copy_state(verb: &str) {
+    let log = PathBuf::from(env::var("STATE_DIR").unwrap()).join("work.log");
+    match verb {
+        "save" => drop(io::copy(&mut File::open(log).unwrap(), &mut io::stdout()).unwrap()),
+        _ => fs::write(log, io::read_to_string(io::stdin()).unwrap()).unwrap(),
     }
 }
 

@@ -95,7 +95,22 @@ impl fmt::Display for Difference {
         if !self.drift.is_empty() {
             writeln!(f, "! somebody else changed what is there")?;
         }
-        self.drift.iter().try_for_each(|drift| writeln!(f, "    {drift}"))
+        self.drift.iter().try_for_each(|drift| writeln!(f, "    {drift}"))?;
+        if self.from.is_none() && self.services.iter().any(ServiceDifference::meets_others) {
+            writeln!(
+                f,
+                "! somebody else serves there; `cargo xtask adopt {}` goes on from what they made",
+                self.environment
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl ServiceDifference {
+    /// Whether something that Plimsoll did not make has the place of one of its objects.
+    fn meets_others(&self) -> bool {
+        self.objects.iter().any(|object| object.change == ObjectChange::Foreign)
     }
 }
 

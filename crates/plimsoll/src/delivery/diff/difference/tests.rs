@@ -3,33 +3,16 @@
 use super::*;
 use crate::report::schema::{documented, violations};
 use plimsoll_core::{Fingerprint, Slot, Timestamp};
-use plimsoll_deploy::{Activation, Health, ReleaseRecord, Resources, ServiceRecord, ServiceSpec, StatePolicy};
+use plimsoll_deploy::{ReleaseRecord, ServiceRecord, ServiceSpec, sample};
 use serde_json::json;
 
 fn spec(name: &str, env: &[(&str, &str)]) -> ServiceSpec {
-    let digest = Digest::of(name.as_bytes());
     let env: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     ServiceSpec {
-        name: name.parse().unwrap(),
         image: "127.0.0.1:5000/shop/api".parse().unwrap(),
-        digest,
-        replicas: 1,
-        public_port: None,
         config_hash: Fingerprint::of(format!("{env:?}").as_bytes()),
         env,
-        secret_env: BTreeMap::new(),
-        depends_on: Vec::new(),
-        health: Health { path: "/ready".into(), deadline_ms: 1, interval_ms: 1 },
-        smoke: Vec::new(),
-        activation: Activation::Traffic,
-        state: StatePolicy::External,
-        drain_ms: 1,
-        stop_grace_ms: 1,
-        resources: Resources::default(),
-        autoscale: None,
-        storage: None,
-        metrics: None,
-        objects: Vec::new(),
+        ..sample(name)
     }
 }
 
@@ -95,6 +78,17 @@ fn everything() -> Difference {
     let of_web = vec![object("Deployment web", ObjectChange::Foreign)];
     let objects = [("api", of_api), ("web", of_web)].map(|(name, objects)| (name.parse().unwrap(), objects));
     Difference::new(TargetKind::Kubernetes, Some(&seen), &next, objects.into())
+}
+
+#[test]
+fn where_somebody_else_serves_and_nothing_is_recorded_adopting_is_proposed() {
+    let next = release("1.1.0", vec![spec("web", &[])]);
+    let others = [("web".parse().unwrap(), vec![object("Service web", ObjectChange::Foreign)])];
+    let told = Difference::new(TargetKind::Kubernetes, None, &next, others.clone().into()).to_string();
+    assert!(told.ends_with("`cargo xtask adopt production` goes on from what they made\n"), "{told}");
+    let seen = serving(vec![spec("api", &[])]);
+    let told = Difference::new(TargetKind::Kubernetes, Some(&seen), &next, others.into()).to_string();
+    assert!(!told.contains("adopt"), "what is recorded cannot be adopted: {told}");
 }
 
 #[test]
