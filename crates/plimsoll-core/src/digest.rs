@@ -1,39 +1,91 @@
-//! Content digests: SHA-256 as OCI writes them, and BLAKE3 fingerprints for the engine's own cache keys.
+//! Content digests as OCI writes them, and BLAKE3 fingerprints for the engine's own cache keys.
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use std::{fmt, str::FromStr};
 
-/// A SHA-256 content digest, written `sha256:` and 64 lower-case hexadecimal digits
-/// (OCI image specification, "Digests").
+/// A content digest as OCI writes them (OCI image specification, "Digests"): `sha256:` and 64 lower-case hexadecimal digits,
+/// which is what everything here is made with, or `sha512:` and 128.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
-/// A text that is no SHA-256 digest.
+/// A text that is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no digest: expected `sha256:` and 64 lower-case hexadecimal digits")]
+#[error("`{text}` is no digest: expected `sha256:` and 64 lower-case hexadecimal digits, or `sha512:` and 128")]
 pub struct DigestError {
-    /// The refused text, cut to 80 characters.
+    /// The refused text, cut to 150 characters.
     pub text: String,
 }
 
+/// The algorithms that the OCI image specification registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// SHA-256, which every registry knows.
+    #[default]
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+impl Algorithm {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
+
+    /// Its name in front of the colon.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// How many hexadecimal digits it has.
+    const fn digits(self) -> usize {
+        match self {
+            Self::Sha256 => 64,
+            Self::Sha512 => 128,
+        }
+    }
+}
+
 impl Digest {
-    /// The digest of `bytes`.
+    /// The SHA-256 digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hasher = Hasher::new();
+        Self::by(Algorithm::Sha256, bytes)
+    }
+
+    /// The digest of `bytes` by an algorithm.
+    pub fn by(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::by(algorithm);
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The whole text, `sha256:…`.
+    /// Whether it is the digest of `bytes`, by its own algorithm.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        Self::by(self.algorithm(), bytes) == *self
+    }
+
+    /// The digest with these hexadecimal digits; their number tells the algorithm.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.digits() == hex.len())?;
+        format!("{}:{hex}", algorithm.name()).parse().ok()
+    }
+
+    /// The whole text, such as `sha256:…`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The 64 hexadecimal digits alone: safe as a file name.
+    /// What it was made by.
+    pub fn algorithm(&self) -> Algorithm {
+        if self.0.starts_with("sha256") { Algorithm::Sha256 } else { Algorithm::Sha512 }
+    }
+
+    /// The hexadecimal digits alone: safe as a file name.
     pub fn hex(&self) -> &str {
-        &self.0["sha256:".len()..]
+        &self.0[self.algorithm().name().len() + 1..]
     }
 
     /// The first twelve digits, for people.
@@ -46,10 +98,13 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let valid = text.strip_prefix("sha256:").is_some_and(|hex| {
-            hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        let valid = Algorithm::ALL.into_iter().any(|algorithm| {
+            let hex = text.strip_prefix(algorithm.name()).and_then(|rest| rest.strip_prefix(':'));
+            hex.is_some_and(|hex| {
+                hex.len() == algorithm.digits() && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            })
         });
-        if valid { Ok(Self(text.to_owned())) } else { Err(DigestError { text: text.chars().take(80).collect() }) }
+        if valid { Ok(Self(text.to_owned())) } else { Err(DigestError { text: text.chars().take(150).collect() }) }
     }
 }
 
@@ -79,31 +134,62 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// SHA-256 over data that arrives in pieces.
-#[derive(Clone, Default)]
-pub struct Hasher(sha2::Sha256);
+/// A hash over data that arrives in pieces.
+#[derive(Clone)]
+pub struct Hasher(State);
+
+#[derive(Clone)]
+enum State {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// A hasher by SHA-256 that has seen nothing.
     pub fn new() -> Self {
-        Self::default()
+        Self::by(Algorithm::Sha256)
+    }
+
+    /// A hasher by an algorithm.
+    pub fn by(algorithm: Algorithm) -> Self {
+        Self(match algorithm {
+            Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => State::Sha512(sha2::Sha512::new()),
+        })
     }
 
     /// Takes the next piece.
     pub fn update(&mut self, piece: &[u8]) {
-        self.0.update(piece);
+        match &mut self.0 {
+            State::Sha256(hash) => hash.update(piece),
+            State::Sha512(hash) => hash.update(piece),
+        }
     }
 
     /// The digest of all pieces.
     pub fn finish(self) -> Digest {
-        let mut text = String::with_capacity(71);
-        text.push_str("sha256:");
-        for byte in self.0.finalize() {
-            text.push(char::from(HEX[usize::from(byte >> 4)]));
-            text.push(char::from(HEX[usize::from(byte & 15)]));
+        match self.0 {
+            State::Sha256(hash) => written(Algorithm::Sha256, &hash.finalize()),
+            State::Sha512(hash) => written(Algorithm::Sha512, &hash.finalize()),
         }
-        Digest(text)
     }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn written(algorithm: Algorithm, hash: &[u8]) -> Digest {
+    let mut text = String::with_capacity(algorithm.name().len() + 1 + algorithm.digits());
+    text.push_str(algorithm.name());
+    text.push(':');
+    for byte in hash {
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    Digest(text)
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -187,6 +273,23 @@ mod tests {
     #[test]
     fn the_digest_of_nothing_is_the_published_one() {
         assert_eq!(Digest::of(b"").hex(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+
+    #[test]
+    fn both_algorithms_are_read_and_verified() {
+        let digest = Digest::by(Algorithm::Sha512, b"");
+        assert!(
+            digest
+                .hex()
+                .starts_with("cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0")
+        );
+        assert_eq!((digest.algorithm(), digest.hex().len()), (Algorithm::Sha512, 128));
+        for digest in Algorithm::ALL.map(|algorithm| Digest::by(algorithm, b"x")) {
+            assert_eq!(digest.as_str().parse(), Ok(digest.clone()));
+            assert_eq!(Digest::from_hex(digest.hex()).as_ref(), Some(&digest));
+            assert!(digest.is_of(b"x") && !digest.is_of(b"y"));
+        }
+        assert_eq!(Digest::from_hex("00"), None);
     }
 
     #[test]

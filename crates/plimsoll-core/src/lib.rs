@@ -15,7 +15,7 @@ mod state;
 mod time;
 
 pub use class::{Classify, ErrorClass, chain};
-pub use digest::{Digest, DigestError, Fingerprint, Hasher};
+pub use digest::{Algorithm, Digest, DigestError, Fingerprint, Hasher};
 pub use event::{Ending, Event, RunOutcome};
 pub use id::{EnvironmentName, Generation, NameError, Platform, RunId, ServiceName, Slot};
 pub use image_ref::{ImageRef, ImageRefError};

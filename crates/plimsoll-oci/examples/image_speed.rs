@@ -57,7 +57,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manifest = write_image(&store, &spec)?;
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let image = format!("{}/speed:v1", listener.local_addr()?).parse()?;
-    tokio::spawn(registry::serve(listener, dir.path().join("registry"), std::future::pending()));
+    tokio::spawn(registry::serve(
+        listener,
+        dir.path().join("registry"),
+        registry::Options::default(),
+        std::future::pending(),
+    ));
     let client = RegistryClient::new(Client::new(&ClientOptions::default())?, RegistryOptions::default());
     let start = Instant::now();
     let report = client.push_index(&store, &manifest.digest, &image, &|_| ()).await?;

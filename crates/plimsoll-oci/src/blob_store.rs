@@ -1,9 +1,9 @@
-//! A content-addressed directory: `blobs/sha256/<hex>`, as in the OCI image layout.
+//! A content-addressed directory: `blobs/<algorithm>/<hex>`, as in the OCI image layout.
 //!
 //! A blob is visible under its digest or not at all: it is written beside the others, synced and renamed. It is no cache:
 //! nothing is dropped on its own, and no metadata is kept.
 
-use plimsoll_core::{Classify, Digest, ErrorClass, Hasher};
+use plimsoll_core::{Algorithm, Classify, Digest, ErrorClass, Hasher};
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
@@ -77,8 +77,8 @@ impl BlobStore {
     /// Opens the store below `root`, making it if it is not there.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlobError> {
         let store = Self { root: root.into() };
-        for dir in [store.blob_dir(), store.temp_dir()] {
-            fs::create_dir_all(&dir).map_err(BlobError::io("create", &dir))?;
+        for dir in [store.blob_dir(Algorithm::Sha256), store.temp_dir()] {
+            make_dir(&dir)?;
         }
         sweep_stale(&store.temp_dir(), SystemTime::now());
         Ok(store)
@@ -89,8 +89,8 @@ impl BlobStore {
         &self.root
     }
 
-    fn blob_dir(&self) -> PathBuf {
-        self.root.join("blobs/sha256")
+    fn blob_dir(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.name())
     }
 
     fn temp_dir(&self) -> PathBuf {
@@ -99,7 +99,7 @@ impl BlobStore {
 
     /// Where the blob lies, or would lie.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.blob_dir().join(digest.hex())
+        self.blob_dir(digest.algorithm()).join(digest.hex())
     }
 
     /// Whether the blob is here.
@@ -134,14 +134,14 @@ impl BlobStore {
             let actual = self.size(digest)?;
             return Err(BlobError::WrongSize { digest: digest.clone(), expected: limit, actual });
         }
-        expect_digest(digest, Digest::of(&bytes))?;
+        expect_digest(digest, Digest::by(digest.algorithm(), &bytes))?;
         Ok(bytes)
     }
 
     /// Reads the whole blob and checks its digest; memory does not depend on its size. Gives its size in bytes.
     pub fn verify(&self, digest: &Digest) -> Result<u64, BlobError> {
         let mut file = self.open_blob(digest)?;
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::by(digest.algorithm());
         let size = copy(&mut file, &mut hasher).map_err(BlobError::io("read", &self.path(digest)))?;
         expect_digest(digest, hasher.finish())?;
         Ok(size)
@@ -149,37 +149,53 @@ impl BlobStore {
 
     /// Stores `bytes`; storing what is there already changes nothing.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
-        let digest = Digest::of(bytes);
+        self.put_by(Algorithm::Sha256, bytes)
+    }
+
+    /// The same with a digest by an algorithm.
+    pub fn put_by(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<Digest, BlobError> {
+        let digest = Digest::by(algorithm, bytes);
         if self.contains(&digest) {
             return Ok(digest);
         }
-        let mut writer = self.writer()?;
+        let mut writer = self.writer_by(algorithm)?;
         writer.write_all(bytes).map_err(BlobError::io("write", &self.temp_dir()))?;
         writer.finish().map(|(digest, _)| digest)
     }
 
-    /// Begins a blob whose bytes come in pieces.
+    /// Begins a blob whose bytes come in pieces; its digest is a SHA-256 one.
     pub fn writer(&self) -> Result<BlobWriter, BlobError> {
+        self.writer_by(Algorithm::Sha256)
+    }
+
+    /// Begins a blob that is to have a digest by an algorithm.
+    pub fn writer_by(&self, algorithm: Algorithm) -> Result<BlobWriter, BlobError> {
         let dir = self.temp_dir();
         let file = NamedTempFile::new_in(&dir).map_err(BlobError::io("create a file in", &dir))?;
-        Ok(BlobWriter { store: self.clone(), file, hasher: Hasher::new(), size: 0 })
+        Ok(BlobWriter { store: self.clone(), file, hasher: Hasher::by(algorithm), size: 0 })
     }
 
     /// Takes over the finished file at `path`, whose digest the caller has computed. It must lie on the same file system.
     pub(crate) fn adopt(&self, path: &Path, digest: &Digest) -> Result<(), BlobError> {
         let target = self.path(digest);
+        make_dir(&self.blob_dir(digest.algorithm()))?;
         File::open(path).and_then(|f| f.sync_all()).map_err(BlobError::io("sync", path))?;
         fs::rename(path, &target).map_err(BlobError::io("rename to", &target))?;
-        sync_dir(&self.blob_dir())
+        sync_dir(&self.blob_dir(digest.algorithm()))
     }
 
     /// Every blob's digest, sorted.
     pub fn list(&self) -> Result<Vec<Digest>, BlobError> {
-        let dir = self.blob_dir();
         let mut digests = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(BlobError::io("list", &dir))? {
-            let name = entry.map_err(BlobError::io("list", &dir))?.file_name();
-            digests.extend(name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok()));
+        for dir in Algorithm::ALL.map(|algorithm| self.blob_dir(algorithm)) {
+            let entries = match fs::read_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(BlobError::io("list", &dir))?,
+            };
+            for entry in entries {
+                let name = entry.map_err(BlobError::io("list", &dir))?.file_name();
+                digests.extend(name.to_str().and_then(Digest::from_hex));
+            }
         }
         digests.sort();
         Ok(digests)
@@ -216,6 +232,7 @@ impl BlobWriter {
         let target = self.store.path(&digest);
         // A second writer of the same bytes leaves the first one's file alone.
         if !target.is_file() {
+            make_dir(&self.store.blob_dir(digest.algorithm()))?;
             persist(self.file, &target)?;
         }
         Ok((digest, self.size))
@@ -247,6 +264,10 @@ impl Write for BlobWriter {
 
 fn expect_digest(expected: &Digest, actual: Digest) -> Result<(), BlobError> {
     if *expected == actual { Ok(()) } else { Err(BlobError::WrongDigest { expected: expected.clone(), actual }) }
+}
+
+fn make_dir(dir: &Path) -> Result<(), BlobError> {
+    fs::create_dir_all(dir).map_err(BlobError::io("create", dir))
 }
 
 /// Copies with one buffer that is large beside a system call and small beside memory.

@@ -197,7 +197,10 @@ impl Session<'_> {
         let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let (media_type, claimed) = (text("content-type"), text("docker-content-digest"));
         let bytes = read_limited(response, MAX_MANIFEST).await?;
-        let found = Digest::of(&bytes);
+        // A tag says nothing of the algorithm: then the answer may.
+        let claim = claimed.as_deref().and_then(|claimed| claimed.parse::<Digest>().ok());
+        let algorithm = digest.or(claim.as_ref()).map(Digest::algorithm).unwrap_or_default();
+        let found = Digest::by(algorithm, &bytes);
         if digest.is_some_and(|d| *d != found) || size.is_some_and(|s| s != bytes.len() as u64) {
             return Err(self.data("sends another manifest than was asked for"));
         }

@@ -63,6 +63,12 @@ impl Descriptor {
         Self { media_type: media_type.to_owned(), digest, size, platform: None }
     }
 
+    /// Whether registries have it. Layers that must not be given away are fetched from elsewhere (OCI image specification,
+    /// "Non-Distributable Layers").
+    pub fn is_distributed(&self) -> bool {
+        !self.media_type.contains(".nondistributable.") && !self.media_type.contains(".foreign.")
+    }
+
     /// Whether it points at an index of manifests.
     pub fn is_index(&self) -> bool {
         self.media_type == INDEX || self.media_type == DOCKER_LIST

@@ -212,7 +212,7 @@ impl<R: Read> Read for Both<R> {
 }
 
 enum Sink {
-    Plain(BlobWriter),
+    Plain(Box<BlobWriter>),
     Gzip(Box<GzEncoder<BlobWriter>>),
 }
 
@@ -227,7 +227,7 @@ impl TarStream {
     fn into(store: &BlobStore, compression: Compression) -> Result<Self, LayerError> {
         let blob = store.writer()?;
         let sink = match compression {
-            Compression::None => Sink::Plain(blob),
+            Compression::None => Sink::Plain(Box::new(blob)),
             Compression::Gzip => {
                 let builder = GzBuilder::new().mtime(0).operating_system(255);
                 Sink::Gzip(Box::new(builder.write(blob, Level::new(6))))
@@ -313,7 +313,7 @@ impl TarStream {
     fn finish(mut self) -> Result<Layer, LayerError> {
         self.flush_block().map_err(LayerError::Write)?;
         let (media_type, blob) = match self.sink {
-            Sink::Plain(blob) => (descriptor::LAYER, blob),
+            Sink::Plain(blob) => (descriptor::LAYER, *blob),
             Sink::Gzip(gzip) => (descriptor::LAYER_GZIP, gzip.finish().map_err(LayerError::Write)?),
         };
         let (digest, size) = blob.finish()?;

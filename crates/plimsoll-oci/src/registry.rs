@@ -1,8 +1,10 @@
-//! An embedded registry over a directory: the OCI distribution specification 1.1 as far as skopeo, docker, crane and
-//! Plimsoll's own client use it.
+//! An embedded registry over a directory: the OCI distribution specification 1.1.
 //!
 //! ```text
-//! blobs/sha256/<hex>                     every blob once, whichever repository it came to
+//! format                                 the layout's version
+//! lock                                   whose turn it is to change what is linked
+//! blobs/<algorithm>/<hex>                every blob once, whichever repository it came to
+//! repositories/<name>/_blobs/<hex>       empty: the repository has this blob
 //! repositories/<name>/_manifests/<hex>   manifests and indexes
 //! repositories/<name>/_tags/<tag>        a digest
 //! repositories/<name>/_referrers/<subject hex>/<hex>
@@ -10,27 +12,49 @@
 //! ```
 //!
 //! Everything but uploads is written beside, synced and renamed; a manifest is accepted when all it names is there, and a
-//! blob that a manifest names cannot be deleted. There is no authentication, so it listens on loopback alone, and all
-//! repositories share their blobs.
+//! blob that a manifest of the repository names cannot be deleted. What nothing names any more goes by [`collect`].
+//!
+//! Without users it listens on loopback alone. It is no mirror and no proxy of other registries.
 
+mod access;
 mod api;
 mod blobs;
 mod error;
+mod garbage;
+mod listing;
 mod manifests;
 mod route;
 mod storage;
+mod tls;
+mod turn;
 mod uploads;
+
+pub use access::{Access, AccessError};
+pub use garbage::{Collected, Garbage, collect};
+pub use listing::{Repository, Tag, list};
+pub use tls::{Certificate, CertificateError};
 
 use crate::BlobError;
 use plimsoll_core::{Classify, ErrorClass};
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
+/// How a registry is served.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Nothing is pushed, and nothing deleted.
+    pub read_only: bool,
+    /// Who has access; without it everybody on this machine has.
+    pub access: Option<Access>,
+    /// Its certificate; without one it speaks plain HTTP.
+    pub tls: Option<Certificate>,
+}
+
 /// Why the registry could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// Another machine could reach it.
-    #[error("the registry has no authentication and listens on loopback only, not on {address}")]
-    NotLoopback {
+    #[error("who is not on this machine could reach {address}: there the registry wants users and a certificate")]
+    Open {
         /// The refused address.
         address: SocketAddr,
     },
@@ -45,7 +69,7 @@ pub enum RegistryError {
 impl Classify for RegistryError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::NotLoopback { .. } => ErrorClass::User,
+            Self::Open { .. } => ErrorClass::User,
             Self::Storage(_) | Self::Listener(_) => ErrorClass::External,
         }
     }
@@ -55,15 +79,21 @@ impl Classify for RegistryError {
 pub async fn serve(
     listener: std::net::TcpListener,
     root: PathBuf,
+    options: Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RegistryError> {
     let address = listener.local_addr().map_err(RegistryError::Listener)?;
-    if !address.ip().is_loopback() {
-        return Err(RegistryError::NotLoopback { address });
+    if !address.ip().is_loopback() && (options.access.is_none() || options.tls.is_none()) {
+        return Err(RegistryError::Open { address });
     }
     listener.set_nonblocking(true).map_err(RegistryError::Listener)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(RegistryError::Listener)?;
-    let api = Arc::new(api::Api::open(root)?);
+    let encrypted = options.tls.as_ref().map(|tls| tls::Encrypted::new(tls, address));
+    let api = Arc::new(api::Api::open(root, options)?);
     let app = axum::Router::new().fallback(api::handle).with_state(api);
-    axum::serve(listener, app).with_graceful_shutdown(shutdown).await.map_err(RegistryError::Listener)
+    let served = match encrypted {
+        None => axum::serve(listener, app).with_graceful_shutdown(shutdown).await,
+        Some(encrypted) => axum::serve(encrypted.over(listener), app).with_graceful_shutdown(shutdown).await,
+    };
+    served.map_err(RegistryError::Listener)
 }

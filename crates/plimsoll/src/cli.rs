@@ -1,5 +1,9 @@
 //! The command line: verbs, options and their help. What a verb does is in [`crate::verbs`].
 
+mod registry;
+
+pub(crate) use registry::{GcArgs, Registry, RegistryPlace, ServeArgs};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_core::config::{Period, Profile};
 use std::path::PathBuf;
@@ -200,6 +204,9 @@ pub(crate) enum Command {
     /// Rehearse a disaster
     #[command(subcommand)]
     Drill(Drill),
+    /// Serve images to others, and look after a registry's directory
+    #[command(subcommand)]
+    Registry(Registry),
     /// Stop all that runs on this machine: services, proxy, registry, supervisor
     Down,
     /// Say what this machine can do, and the fix for what it cannot
@@ -403,6 +410,7 @@ impl Command {
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Drill(_)
+            | Self::Registry(_)
             | Self::Down
             | Self::Notify { .. }
             | Self::Image => true,
@@ -424,6 +432,7 @@ impl Command {
             Self::Backup(_) => "backup",
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
+            Self::Registry(_) => "registry",
             Self::Down => "down",
             Self::Notify { .. } => "notify",
             _ => "this",
@@ -478,6 +487,10 @@ mod tests {
             "backup production --to here --keep-days 30 --json",
             "restore production --from here --dry-run --other-environment --partial",
             "drill failover production --to west --from here --keep --json",
+            "registry serve --addr 127.0.0.1:0 --root here --read-only --htpasswd users --anonymous-pull",
+            "registry serve --tls-cert chain.pem --tls-key key.pem",
+            "registry gc --root here --grace 24h --untagged --dry-run --json",
+            "registry list --json",
             "down",
             "doctor --json",
             "tidy",
@@ -537,6 +550,7 @@ mod tests {
             ("backup production", true),
             ("restore production", true),
             ("drill failover production --to west", true),
+            ("registry list", true),
         ] {
             assert_eq!(parse(line).needs_delivery(), expected, "{line}");
         }

@@ -12,6 +12,7 @@ mod environments;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod notify;
+mod registry;
 mod resources;
 mod restore;
 mod rightsize;
@@ -52,6 +53,7 @@ pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCo
         Command::Backup(args) => runtime.block_on(backup::backup(session, args))?,
         Command::Restore(args) => runtime.block_on(restore::restore(session, args))?,
         Command::Drill(Drill::Failover(args)) => runtime.block_on(drill::failover(session, args))?,
+        Command::Registry(verb) => runtime.block_on(registry::registry(session, verb))?,
         Command::Down => runtime.block_on(environments::down(session))?,
         _ => return Ok(None),
     };

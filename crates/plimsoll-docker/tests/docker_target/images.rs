@@ -30,7 +30,14 @@ fn shelf() -> &'static Shelf {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             listener.set_nonblocking(true).unwrap();
-            runtime.block_on(plimsoll_oci::registry::serve(listener, root, std::future::pending())).unwrap();
+            runtime
+                .block_on(plimsoll_oci::registry::serve(
+                    listener,
+                    root,
+                    registry::Options::default(),
+                    std::future::pending(),
+                ))
+                .unwrap();
         });
         let program = directory.path().join("service");
         aside(compile(&program));

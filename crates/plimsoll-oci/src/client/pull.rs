@@ -43,7 +43,7 @@ impl RegistryClient {
         let (mut found, mut view, mut bytes) = session.manifest(image.reference(), image.digest.as_ref(), None).await?;
         let mut index = None;
         if view.is_index() {
-            store.put(&bytes)?;
+            store.put_by(found.digest.algorithm(), &bytes)?;
             let fits = |m: &&Descriptor| m.platform.as_ref().is_some_and(|p| p.is(platform));
             let chosen = view.manifests.iter().find(fits).ok_or_else(none)?.clone();
             index = Some(found.digest);
@@ -61,7 +61,7 @@ impl RegistryClient {
             session.fetch(store, layer).await?;
         }
         // Last, so that a manifest in the store is one whose parts are there.
-        store.put(&bytes)?;
+        store.put_by(found.digest.algorithm(), &bytes)?;
         Ok(PullReport {
             index,
             manifest: found,
@@ -97,7 +97,7 @@ impl Session<'_> {
         if response.content_length().is_some_and(|length| length != blob.size) {
             return Err(self.data("announces a blob of another size than the manifest does"));
         }
-        let mut writer = store.writer()?;
+        let mut writer = store.writer_by(blob.digest.algorithm())?;
         let (tx, mut rx) = tokio::sync::mpsc::channel::<Bytes>(AHEAD);
         let (expected, path) = (blob.clone(), store.path(&blob.digest));
         let writing = tokio::task::spawn_blocking(move || {

@@ -1,6 +1,7 @@
 //! Blobs and their uploads.
 
 use super::{
+    access::{Action, Permit},
     api::{Api, Parameters},
     error::ApiError,
     route,
@@ -20,12 +21,18 @@ const UPLOAD_ID: &str = "docker-upload-uuid";
 
 pub(super) async fn get(
     api: &Arc<Api>,
+    repository: String,
     digest: Digest,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = digest.clone();
-    let size = api.blocking(move |api| Ok(api.storage.blobs.size(&wanted)?)).await?;
+    let size = api
+        .blocking(move |api| {
+            let _turn = api.storage.shared()?;
+            api.storage.blob(&repository, &wanted)
+        })
+        .await?;
     let range = headers.get(header::RANGE).and_then(|r| r.to_str().ok()).map(|r| parse_range(r, size));
     let (status, first, length) = match range {
         None | Some(Wanted::All) => (StatusCode::OK, 0, size),
@@ -64,11 +71,11 @@ enum Wanted {
     Impossible,
 }
 
-/// Reads a `Range` header of one range; what is not understood is ignored (RFC 9110, section 14.2).
+/// Reads a `Range` header of one range; several, and other units, are ignored (RFC 9110, section 14.2).
 fn parse_range(text: &str, size: u64) -> Wanted {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|r| r.split_once('-')) else { return Wanted::All };
     let (first, end) = match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), Ok(last)) if last >= first => (first, last.saturating_add(1).min(size)),
+        (Ok(first), Ok(last)) => (first, last.saturating_add(1).min(size)),
         (Ok(first), Err(_)) if last.is_empty() => (first, size),
         (Err(_), Ok(suffix)) if first.is_empty() => (size.saturating_sub(suffix), size),
         _ => return Wanted::All,
@@ -80,23 +87,42 @@ fn parse_range(text: &str, size: u64) -> Wanted {
 pub(super) async fn start(
     api: &Arc<Api>,
     repository: String,
+    permit: &Permit,
     query: &Parameters,
     request: Request,
 ) -> Result<Response, ApiError> {
     if let Some(digest) = query.get("mount") {
         let digest = route::parse_digest(digest)?;
-        // All repositories share their blobs, so where it comes from does not matter; absent, a usual upload begins.
-        if api.storage.blobs.contains(&digest) {
+        if mount(api, &repository, permit, query.get("from"), &digest).await? {
             return Ok(created(&repository, &digest));
         }
+        // Else a usual upload begins.
     }
-    let digest = query.get("digest").map(|d| route::parse_digest(d)).transpose()?;
+    let digest = query.get("digest").map(route::parse_digest).transpose()?;
     let name = repository.clone();
     let id = api.blocking(move |api| api.uploads.start(&api.storage, &name)).await?;
     let Some(digest) = digest else { return Ok(accepted(&repository, &id, 0)) };
     let held = hold(api, &repository, &id).await?;
     let outcome = uploads::receive(held, request.into_body()).await;
     complete(api, &repository, id, outcome, digest).await
+}
+
+/// Takes a blob over from another repository, if who asks may read it there.
+async fn mount(
+    api: &Arc<Api>,
+    repository: &str,
+    permit: &Permit,
+    from: Option<&str>,
+    digest: &Digest,
+) -> Result<bool, ApiError> {
+    let from = match from {
+        Some(from) => Some(route::repository(&from.split('/').collect::<Vec<_>>())?),
+        None => None,
+    };
+    // If no source is named it may lie in any.
+    let may = permit.reads_all() || from.as_ref().is_some_and(|from| permit.allows(from, Action::Pull));
+    let (repository, digest) = (repository.to_owned(), digest.clone());
+    Ok(may && api.blocking(move |api| api.storage.mount(&repository, from.as_deref(), &digest)).await?)
 }
 
 async fn hold(api: &Arc<Api>, repository: &str, id: &str) -> Result<Held, ApiError> {
@@ -112,8 +138,8 @@ async fn complete(
     digest: Digest,
 ) -> Result<Response, ApiError> {
     let held = outcome?;
-    let expected = digest.clone();
-    api.blocking(move |api| api.uploads.finish(&api.storage, &id, &held, &expected)).await?;
+    let (name, expected) = (repository.to_owned(), digest.clone());
+    api.blocking(move |api| api.uploads.finish(&api.storage, &name, &id, &held, &expected)).await?;
     Ok(created(repository, &digest))
 }
 
@@ -194,7 +220,7 @@ mod tests {
             ("bytes=8-99", Wanted::Part(8, 2)),
             ("bytes=-3", Wanted::Part(7, 3)),
             ("bytes=10-", Wanted::Impossible),
-            ("bytes=3-2", Wanted::All),
+            ("bytes=3-2", Wanted::Impossible),
             ("bytes=0-1,3-4", Wanted::All),
             ("lines=1-2", Wanted::All),
             ("bytes=0-18446744073709551615", Wanted::Part(0, 10)),

@@ -4,7 +4,7 @@ use super::{
     api::{Api, Parameters},
     blobs::CONTENT_DIGEST,
     error::ApiError,
-    route::Reference,
+    route::{self, Reference},
 };
 use crate::{INDEX, MAX_MANIFEST, ManifestView};
 use axum::{
@@ -18,6 +18,9 @@ use std::sync::Arc;
 
 /// Tags listed in one answer.
 const PAGE: usize = 1000;
+
+/// Tags given to one manifest at once; the specification wants ten at least.
+const MAX_TAGS: usize = 100;
 
 pub(super) async fn get(api: &Arc<Api>, repository: String, reference: Reference) -> Result<Response, ApiError> {
     let (digest, bytes) = api
@@ -44,6 +47,7 @@ pub(super) async fn put(
     api: &Arc<Api>,
     repository: String,
     reference: Reference,
+    query: &Parameters,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
@@ -57,21 +61,31 @@ pub(super) async fn put(
     if declared.is_some_and(|declared| declared != view.media_type()) {
         return Err(ApiError::bad("MANIFEST_INVALID", "the manifest is not of the type the request says"));
     }
-    let tag = match reference {
-        Reference::Tag(tag) => Some(tag),
-        Reference::Digest(digest) if digest == Digest::of(&bytes) => None,
+    let (digest, tags) = match reference {
+        Reference::Tag(tag) => (Digest::of(&bytes), vec![tag]),
+        Reference::Digest(digest) if digest.is_of(&bytes) => {
+            let tags = query.all("tag").map(|tag| route::parse_tag(&repository, tag)).collect::<Result<Vec<_>, _>>()?;
+            if tags.len() > MAX_TAGS {
+                return Err(ApiError::new(StatusCode::URI_TOO_LONG, "UNSUPPORTED", "too many tags at once"));
+            }
+            (digest, tags)
+        }
         Reference::Digest(_) => {
             return Err(ApiError::bad("DIGEST_INVALID", "the manifest does not have the digest of its path"));
         }
     };
     let subject = view.subject.as_ref().map(|s| s.digest.to_string());
-    let name = repository.clone();
-    let digest = api.blocking(move |api| api.storage.put_manifest(&name, tag.as_deref(), &bytes, &view)).await?;
+    let accepted = tags.join(", ");
+    let (name, stored) = (repository.clone(), digest.clone());
+    api.blocking(move |api| api.storage.put_manifest(&name, &stored, &tags, &bytes, &view)).await?;
     let headers = [
         (header::LOCATION.as_str(), format!("/v2/{repository}/manifests/{digest}")),
         (CONTENT_DIGEST, digest.to_string()),
     ];
     let mut response = (StatusCode::CREATED, headers).into_response();
+    if query.get("tag").is_some() && !accepted.is_empty() {
+        response.headers_mut().insert("oci-tag", accepted.parse().expect("tags are plain"));
+    }
     if let Some(subject) = subject {
         response.headers_mut().insert("oci-subject", subject.parse().expect("a digest is a header"));
     }
@@ -91,9 +105,9 @@ pub(super) async fn tags(api: &Arc<Api>, repository: String, query: Parameters) 
     let name = repository.clone();
     let mut tags = api.blocking(move |api| api.storage.tags(&name)).await?;
     if let Some(last) = query.get("last") {
-        tags.retain(|tag| tag > last);
+        tags.retain(|tag| tag.as_str() > last);
     }
-    let wanted = match query.get("n").map(|n| n.parse::<usize>()) {
+    let wanted = match query.get("n").map(str::parse::<usize>) {
         None => PAGE,
         Some(Ok(n)) => n.min(PAGE),
         Some(Err(_)) => return Err(ApiError::bad("PAGINATION_NUMBER_INVALID", "`n` is no number")),
@@ -122,7 +136,7 @@ pub(super) async fn referrers(
         .filter_map(|referrer| {
             let config = referrer.view.config.as_ref().map(|c| c.media_type.clone());
             let artifact_type = referrer.view.artifact_type.clone().or(config);
-            if kind.is_some() && artifact_type.as_ref() != kind {
+            if kind.is_some() && artifact_type.as_deref() != kind {
                 return None;
             }
             let mut entry = serde_json::to_value(&referrer.descriptor).ok()?;

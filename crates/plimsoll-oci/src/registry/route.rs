@@ -15,6 +15,21 @@ pub(super) enum Place {
     Referrers(String, Digest),
 }
 
+impl Place {
+    /// The repository it is about.
+    pub(super) fn repository(&self) -> Option<&str> {
+        match self {
+            Self::Base => None,
+            Self::Blob(repository, _)
+            | Self::Uploads(repository)
+            | Self::Upload(repository, _)
+            | Self::Manifest(repository, _)
+            | Self::Tags(repository)
+            | Self::Referrers(repository, _) => Some(repository),
+        }
+    }
+}
+
 /// How a manifest is named.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reference {
@@ -57,17 +72,22 @@ pub(super) fn repository(parts: &[&str]) -> Result<String, ApiError> {
     }
 }
 
-/// A SHA-256 digest.
+/// A digest.
 pub(super) fn parse_digest(text: &str) -> Result<Digest, ApiError> {
-    text.parse().map_err(|_| ApiError::bad("DIGEST_INVALID", "the digest is malformed, or not SHA-256"))
+    text.parse().map_err(|_| ApiError::bad("DIGEST_INVALID", "the digest is malformed, or neither SHA-256 nor SHA-512"))
 }
 
 fn parse_reference(name: &[&str], text: &str) -> Result<Reference, ApiError> {
     if text.contains(':') {
         return parse_digest(text).map(Reference::Digest);
     }
-    match format!("localhost/{}:{text}", name.join("/")).parse::<ImageRef>() {
-        Ok(parsed) if parsed.tag.as_deref() == Some(text) => Ok(Reference::Tag(text.to_owned())),
+    parse_tag(&name.join("/"), text).map(Reference::Tag)
+}
+
+/// A tag of a repository.
+pub(super) fn parse_tag(repository: &str, text: &str) -> Result<String, ApiError> {
+    match format!("localhost/{repository}:{text}").parse::<ImageRef>() {
+        Ok(parsed) if parsed.tag.as_deref() == Some(text) => Ok(text.to_owned()),
         _ => Err(ApiError::bad("MANIFEST_INVALID", "the tag is malformed")),
     }
 }

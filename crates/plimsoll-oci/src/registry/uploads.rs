@@ -1,19 +1,22 @@
 //! Uploads on their way: a file that grows and the hash of what it holds.
 
-use super::{error::ApiError, storage::Storage};
+use super::{
+    error::ApiError,
+    storage::{Storage, UPLOADS},
+};
 use axum::{
     body::Body,
     http::{StatusCode, header},
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
-use plimsoll_core::{Digest, Hasher};
+use plimsoll_core::{Algorithm, Digest, Hasher};
 use std::{
     collections::HashMap,
     fs::{self, File},
     hash::{BuildHasher, Hasher as _, RandomState},
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -54,7 +57,7 @@ impl Uploads {
             return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many uploads are open"));
         }
         let id = format!("{:016x}{:016x}", random(), random());
-        let dir = storage.dir(repository, "_uploads");
+        let dir = storage.dir(repository, UPLOADS);
         fs::create_dir_all(&dir)?;
         let path = dir.join(&id);
         let file = File::options().append(true).create_new(true).open(&path)?;
@@ -65,7 +68,7 @@ impl Uploads {
 
     /// Takes hold of an upload, also of one that was begun before a restart.
     pub(super) fn hold(&self, storage: &Storage, repository: &str, id: &str) -> Result<Held, ApiError> {
-        let path = storage.dir(repository, "_uploads").join(id);
+        let path = storage.dir(repository, UPLOADS).join(id);
         let known = self.map().get(id).cloned();
         let unknown = || ApiError::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload");
         let upload = if let Some(upload) = known {
@@ -91,25 +94,47 @@ impl Uploads {
         let _ = fs::remove_file(&held.path);
     }
 
-    /// Makes a finished upload a blob, if it is the one announced.
-    pub(super) fn finish(&self, storage: &Storage, id: &str, held: &Held, expected: &Digest) -> Result<(), ApiError> {
-        let actual = held.hasher.clone().finish();
+    /// Makes a finished upload a blob of its repository, if it is the one announced.
+    pub(super) fn finish(
+        &self,
+        storage: &Storage,
+        repository: &str,
+        id: &str,
+        held: &Held,
+        expected: &Digest,
+    ) -> Result<(), ApiError> {
+        let actual = match expected.algorithm() {
+            Algorithm::Sha256 => held.hasher.clone().finish(),
+            // Which one it is to be is told at the end.
+            algorithm @ Algorithm::Sha512 => read_again(&held.path, algorithm)?.0.finish(),
+        };
         if actual != *expected {
             self.abandon(id, held);
             let message = format!("what was sent has the digest {actual}, not {expected}");
             return Err(ApiError::bad("DIGEST_INVALID", message));
         }
+        let _turn = storage.shared()?;
+        if !held.path.is_file() {
+            return Err(ApiError::absent("BLOB_UPLOAD_UNKNOWN", "the upload was idle for too long"));
+        }
         storage.blobs.adopt(&held.path, expected)?;
+        storage.link(repository, expected)?;
         self.map().remove(id);
         Ok(())
     }
 }
 
 fn reopen(path: PathBuf) -> io::Result<Upload> {
-    let mut hasher = Hasher::new();
-    let offset = crate::blob_store::copy(&mut File::open(&path)?, &mut hasher)?;
+    let (hasher, offset) = read_again(&path, Algorithm::Sha256)?;
     let file = File::options().append(true).open(&path)?;
     Ok(Upload { path, file, hasher, offset })
+}
+
+/// What an upload holds: its hash so far and how many bytes it is.
+fn read_again(path: &Path, algorithm: Algorithm) -> io::Result<(Hasher, u64)> {
+    let mut hasher = Hasher::by(algorithm);
+    let size = crate::blob_store::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok((hasher, size))
 }
 
 fn random() -> u64 {

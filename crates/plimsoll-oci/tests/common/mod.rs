@@ -1,5 +1,5 @@
 //! A registry on loopback, a store with an image in it, and a client.
-#![expect(dead_code, reason = "each test file uses a part of this")]
+#![allow(dead_code, reason = "each test file uses a part of this")]
 
 use plimsoll_core::{Digest, ImageRef, Platform, RetryPolicy};
 use plimsoll_http::{Body, Client, ClientOptions, Method, Response};
@@ -36,7 +36,9 @@ impl Lab {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let root = dir.path().join("registry");
-        tokio::spawn(async move { registry::serve(listener, root, std::future::pending()).await.unwrap() });
+        tokio::spawn(async move {
+            registry::serve(listener, root, registry::Options::default(), std::future::pending()).await.unwrap();
+        });
         let store = BlobStore::open(dir.path().join("store")).unwrap();
         let options = ClientOptions { no_proxy: true, ..ClientOptions::default() };
         Self { dir, address, store, http: Client::new(&options).unwrap() }

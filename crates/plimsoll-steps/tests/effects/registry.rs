@@ -42,7 +42,7 @@ impl Port {
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let shutdown = async { drop(stopped.await) };
-            registry::serve(listener, root, shutdown).await.unwrap();
+            registry::serve(listener, root, registry::Options::default(), shutdown).await.unwrap();
         });
         self.serving.replace(Some((stop, task)));
     }

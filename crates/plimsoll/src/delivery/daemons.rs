@@ -86,5 +86,6 @@ async fn serve_registry(root: &Path) -> Outcome {
     let shutdown = async move {
         terminate.recv().await;
     };
-    Ok(plimsoll_oci::registry::serve(listener, root.to_owned(), shutdown).await?)
+    Ok(plimsoll_oci::registry::serve(listener, root.to_owned(), plimsoll_oci::registry::Options::default(), shutdown)
+        .await?)
 }
