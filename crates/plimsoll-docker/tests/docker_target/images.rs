@@ -34,7 +34,7 @@ fn shelf() -> &'static Shelf {
                 .block_on(plimsoll_oci::registry::serve(
                     listener,
                     root,
-                    registry::Options::default(),
+                    plimsoll_oci::registry::Options::default(),
                     std::future::pending(),
                 ))
                 .unwrap();
