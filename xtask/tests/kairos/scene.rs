@@ -167,21 +167,28 @@ impl<'a> Scene<'a> {
     }
 }
 
+impl Scene<'_> {
+    /// Deletes objects and waits for it. A cluster looks at a namespace whose pods are ending only now and then.
+    fn delete(&self, kind: &str, names: &[String]) {
+        let mut args = vec!["delete", kind, "--ignore-not-found", "--timeout=5m"];
+        args.extend(names.iter().map(String::as_str));
+        self.cluster.kubectl(&args);
+    }
+}
+
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
-        for environment in ["staging", "production", "recovery"] {
-            let namespace = self.namespace(environment);
-            if std::thread::panicking() {
-                println!(
-                    "{}",
-                    self.cluster.kubectl(&["-n", &namespace, "get", "pods,services,deployments", "-o", "wide"])
-                );
+        let namespaces = ["staging", "production", "recovery"].map(|environment| self.namespace(environment));
+        if std::thread::panicking() {
+            for namespace in &namespaces {
+                let objects = ["-n", namespace, "get", "pods,services,deployments", "-o", "wide"];
+                println!("{}", self.cluster.kubectl(&objects));
             }
-            self.cluster.kubectl(&["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=60s"]);
         }
-        for number in (0..VOLUMES).filter(|_| self.volumes.is_some()) {
-            let volume = format!("{}-{number}", self.name);
-            self.cluster.kubectl(&["delete", "persistentvolume", &volume, "--ignore-not-found", "--timeout=60s"]);
+        self.delete("namespace", &namespaces);
+        if self.volumes.is_some() {
+            let volumes: Vec<String> = (0..VOLUMES).map(|number| format!("{}-{number}", self.name)).collect();
+            self.delete("persistentvolume", &volumes);
         }
     }
 }
