@@ -4,7 +4,7 @@
 use crate::{
     cargo::{self, target_dir},
     origin::Origins,
-    toolchain::{Machine, Toolchain},
+    toolchain::{Machine, Toolchain, Way},
     workspace::Workspace,
 };
 use plimsoll_core::{Digest, Platform, ServiceName, config::Severity};
@@ -71,8 +71,9 @@ impl Compile {
     fn cargo(&self, cx: &Cx, toolchain: &Toolchain, epoch: i64) -> Cmd {
         let environment = cx.environment();
         let target_dir = target_dir(cx.root());
+        let verb = if toolchain.way == Way::Zigbuild { "zigbuild" } else { "build" };
         let mut cmd = Cmd::new("cargo")
-            .args(["build", "--locked", "--release", "--package", &self.package, "--bin", &self.bin])
+            .args([verb, "--locked", "--release", "--package", &self.package, "--bin", &self.bin])
             .args(["--target", &toolchain.triple, "--target-dir"])
             .arg(&target_dir)
             .cwd(cx.root())
@@ -89,6 +90,8 @@ impl Compile {
         if let Some(linker) = &toolchain.linker {
             let triple = toolchain.triple.to_uppercase().replace('-', "_");
             cmd = cmd.env(format!("CARGO_TARGET_{triple}_LINKER"), linker);
+            // Packages with code in C compile it by what links it; `cc` reads the target with underscores.
+            cmd = cmd.env(format!("CC_{}", toolchain.triple.replace('-', "_")), linker);
         }
         cmd
     }
@@ -117,7 +120,7 @@ fn rustflags(cx: &Cx, toolchain: &Toolchain) -> Vec<String> {
 
 impl Step for Compile {
     const NAME: &'static str = "compile";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type In = ();
     type Out = Compiled;
 

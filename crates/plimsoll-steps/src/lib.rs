@@ -54,7 +54,6 @@ mod rollback;
 mod smoke;
 #[cfg(feature = "delivery")]
 mod targets;
-#[cfg(feature = "delivery")]
 mod toolchain;
 
 pub use clippy::Clippy;
@@ -64,6 +63,7 @@ pub use git::{GitError, Source, last_change};
 pub use inputs::{Inputs, Options, RenderedObjects};
 pub use test::{Test, TestReport};
 pub use tidy::{Directions, Tidy};
+pub use toolchain::{Machine, MissingToolchain, Toolchain, Way};
 pub use version::{next_version, version_of};
 pub use workspace::{Package, Workspace};
 
@@ -86,5 +86,4 @@ pub use {
     rollback::{Pick, Rollback, pick},
     smoke::Smoke,
     targets::Targets,
-    toolchain::{Machine, MissingToolchain, Toolchain},
 };

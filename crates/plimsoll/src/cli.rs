@@ -1,8 +1,6 @@
 //! The command line: verbs, options and their help. What a verb does is in [`crate::verbs`].
 
-mod registry;
-
-pub(crate) use registry::{GcArgs, Registry, RegistryPlace, ServeArgs};
+pub(crate) mod registry;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_core::config::{Period, Profile};
@@ -206,7 +204,7 @@ pub(crate) enum Command {
     Drill(Drill),
     /// Serve images to others, and look after a registry's directory
     #[command(subcommand)]
-    Registry(Registry),
+    Registry(registry::Registry),
     /// Stop all that runs on this machine: services, proxy, registry, supervisor
     Down,
     /// Say what this machine can do, and the fix for what it cannot

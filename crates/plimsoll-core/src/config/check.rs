@@ -316,6 +316,14 @@ impl Check<'_> {
             let path = ["images", "platforms", &nth.to_string()];
             self.value(&path, format!("`{platform}` is named twice"), "remove one of them");
         }
+        for (platform, toolchain) in &config.images.toolchains {
+            let triples = ["musl", "gnu"].map(|libc| format!("{}-unknown-linux-{libc}", platform.rust_arch()));
+            if toolchain.target.as_ref().is_some_and(|target| !triples.contains(target)) {
+                let message = format!("static executables of {platform} are not made for this target");
+                let hint = format!("write \"{}\" or \"{}\"", triples[0], triples[1]);
+                self.value(&["images", "toolchains", platform.as_str(), "target"], message, hint);
+            }
+        }
         if let Some(slack) = &config.notify.slack {
             self.source(&["notify", "slack", "webhook"], &slack.webhook);
         }

@@ -3,6 +3,7 @@
 use super::{Base, Evidence, Registry, SecretSource};
 use crate::Platform;
 use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// `[images]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,12 +17,33 @@ pub struct Images {
     pub registry: Registry,
     /// What images are built on: `scratch` (default) or an image by digest.
     pub base: Base,
+    /// Compilers and linkers for platforms; without an entry one is looked for.
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, PlatformToolchain>"))]
+    pub toolchains: BTreeMap<Platform, PlatformToolchain>,
 }
 
 impl Default for Images {
     fn default() -> Self {
-        Self { platforms: Platform::ALL.to_vec(), registry: Registry::default(), base: Base::default() }
+        Self {
+            platforms: Platform::ALL.to_vec(),
+            registry: Registry::default(),
+            base: Base::default(),
+            toolchains: BTreeMap::new(),
+        }
     }
+}
+
+/// `[images.toolchains."linux/arm64"]`: what compiles for a platform.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PlatformToolchain {
+    /// The target triple; default: the platform's musl target.
+    pub target: Option<String>,
+    /// The compiler; default: the one that compiles everything else.
+    pub rustc: Option<PathBuf>,
+    /// The program that links; default: what rustc takes for the target.
+    pub linker: Option<String>,
 }
 
 /// `[notify]`: who is told what happens.

@@ -112,6 +112,12 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
         ("[environments.a.services.wep]\nport = 1", (5, 26), "no service `wep`", "`web`"),
         ("port = 80\n[environments.a]\n[environments.b]", (5, 8), "by `web` in `a` and by `web` in `b`", "another"),
         ("[images]\nplatforms = []", (6, 13), "no platform", "linux/amd64"),
+        (
+            "[images.toolchains.\"linux/arm64\"]\ntarget = \"x86_64-unknown-linux-gnu\"",
+            (6, 10),
+            "static executables of linux/arm64",
+            "aarch64-unknown-linux-musl",
+        ),
         ("[images]\nplatforms = [\"linux/amd64\", \"linux/amd64\"]", (6, 29), "named twice", "remove"),
         ("bin = \"a b\"", (5, 7), "no name of a cargo package", ""),
     ] {

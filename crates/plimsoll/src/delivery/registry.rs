@@ -1,7 +1,7 @@
 //! `registry`: a registry of its own to serve, and what can be done with a registry's directory.
 
 use crate::{
-    cli::{GcArgs, Registry, RegistryPlace, ServeArgs},
+    cli::registry::{GcArgs, Registry, RegistryPlace, ServeArgs},
     cli_error::CliError,
     interrupt,
     report::text::size,

@@ -129,7 +129,7 @@ pub(crate) async fn resources(
         .with(Arc::new(locator))
         .with(Arc::new(store))
         .with(Arc::new(origins))
-        .with(Arc::new(Machine::look(workspace.sysroot(), &session.environment)))
+        .with(Arc::new(Machine::look(workspace.sysroot(), &session.environment, &session.config.images.toolchains)))
         .with(Arc::new(Targets::new(delivery.targets, Arc::new(delivery.prober)).metered(delivery.meters)))
         .with(Arc::new(delivery.http))
         .with(Arc::new(delivery.registry))

@@ -7,8 +7,9 @@ use crate::{
     session::Session,
     verbs::runs::json,
 };
-use plimsoll_core::Platform;
+use plimsoll_core::{Platform, config::Severity};
 use plimsoll_process::{Cancel, Cmd, Environment, which};
+use plimsoll_steps::Machine;
 use std::{fs, path::Path, process::ExitCode};
 
 /// Where and for whom to look.
@@ -29,6 +30,7 @@ pub(crate) fn run(session: Result<Session, CliError>, view: &View<'_>) -> ExitCo
             findings.push(Finding::ok("plimsoll.toml", session.root.join("plimsoll.toml").display().to_string()));
             findings.push(writable(session.state.path()));
             findings.push(disk(&session.root));
+            findings.extend(compilers(session));
             findings.extend(seam::doctor(session));
         }
         Err(error) => findings.push(Finding::required(
@@ -76,31 +78,25 @@ fn tools(environment: &Environment) -> Vec<Finding> {
             ),
         },
     ];
-    let sysroot = first_line(environment, "rustc", &["--print", "sysroot"]);
-    for platform in Platform::ALL {
-        findings.extend(sysroot.as_deref().map(|sysroot| toolchain(platform, Path::new(sysroot))));
-    }
     findings.extend(emulators(environment));
     findings
 }
 
-/// Whether static executables for a platform can be built: by a musl target, else by the host's own with `crt-static`.
-fn toolchain(platform: Platform, sysroot: &Path) -> Finding {
-    let name = format!("static {platform}");
-    let triple = |libc: &str| format!("{}-unknown-linux-{libc}", platform.rust_arch());
-    let installed = |libc: &str| sysroot.join("lib/rustlib").join(triple(libc)).join("lib").is_dir();
-    let own = Platform::host() == Some(platform);
-    if installed("musl") {
-        Finding::ok(&name, format!("target {}", triple("musl")))
-    } else if own && installed("gnu") {
-        Finding::ok(
-            &name,
-            format!("target {} with crt-static; `rustup target add {}` is preferred", triple("gnu"), triple("musl")),
-        )
-    } else {
-        let gcc = format!("gcc-{}-linux-gnu", platform.rust_arch().replace('_', "-"));
-        let fix = format!("rustup target add {}, and install the package `{gcc}`", triple("musl"));
-        Finding::optional(&name, "no target is installed: the platform is left out (an error in profile github)", fix)
+/// How static executables are compiled for each configured platform, or what to install for it.
+fn compilers(session: &Session) -> Vec<Finding> {
+    let Some(sysroot) = first_line(&session.environment, "rustc", &["--print", "sysroot"]) else { return Vec::new() };
+    let images = &session.config.images;
+    let machine = Machine::look(Path::new(&sysroot), &session.environment, &images.toolchains);
+    let strict = session.config.profile(session.profile).missing_toolchain == Severity::Error;
+    images.platforms.iter().map(|platform| compiler(&machine, *platform, strict)).collect()
+}
+
+fn compiler(machine: &Machine, platform: Platform, strict: bool) -> Finding {
+    let name = format!("compiler for {platform}");
+    match machine.choose(platform) {
+        Ok(toolchain) => Finding::ok(&name, toolchain.to_string()),
+        Err(missing) if strict => Finding::required(&name, "nothing compiles for it", missing.fix),
+        Err(missing) => Finding::optional(&name, "nothing compiles for it: its images are left out", missing.fix),
     }
 }
 
@@ -166,16 +162,20 @@ mod tests {
     use crate::report::doctor::Verdict;
 
     #[test]
-    fn a_platform_without_target_is_missing_and_says_which_to_add() {
-        let sysroot = tempfile::tempdir().unwrap();
-        let foreign = Platform::ALL.into_iter().find(|p| Platform::host() != Some(*p)).unwrap();
-        let finding = toolchain(foreign, sysroot.path());
+    fn a_platform_that_nothing_compiles_for_says_what_to_install() {
+        let [own, foreign] = [true, false].map(|own| {
+            Platform::ALL.into_iter().find(|platform| (Platform::host() == Some(*platform)) == own).unwrap()
+        });
+        let musl = |platform: Platform| format!("{}-unknown-linux-musl", platform.rust_arch());
+        let mut machine = Machine { host: Some(own), ..Machine::default() };
+        machine.targets.insert(musl(own));
+        machine.linkers.insert("cc".to_owned());
+        assert_eq!(compiler(&machine, own, true).verdict, Verdict::Ok);
+        let finding = compiler(&machine, foreign, false);
         assert_eq!(finding.verdict, Verdict::MissingOptional);
         let fix = finding.fix.unwrap();
-        assert!(fix.starts_with(&format!("rustup target add {}-unknown-linux-musl", foreign.rust_arch())), "{fix}");
-        let target = format!("lib/rustlib/{}-unknown-linux-musl/lib", foreign.rust_arch());
-        fs::create_dir_all(sysroot.path().join(target)).unwrap();
-        assert_eq!(toolchain(foreign, sysroot.path()).verdict, Verdict::Ok);
+        assert!(fix.starts_with(&format!("run `rustup target add {}", musl(foreign))), "{fix}");
+        assert_eq!(compiler(&machine, foreign, true).verdict, Verdict::MissingRequired);
     }
 
     #[test]
