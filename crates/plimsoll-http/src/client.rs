@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the one HTTP client is made here")]
 
-use crate::{HttpError, guard};
+use crate::{HttpError, guard, pauses::Pauses};
 use reqwest::{Request, RequestBuilder, Response, Url, redirect};
 use std::{
     sync::{Arc, Once, OnceLock},
@@ -39,7 +39,7 @@ impl Default for ClientOptions {
     }
 }
 
-/// The one HTTP client; cheap to clone, and clones share their connections.
+/// The one HTTP client; cheap to clone, and clones share their connections and the waits that servers ask for.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// For plain HTTP. Where redirects are followed it is the other one, because they may lead to HTTPS.
@@ -48,6 +48,7 @@ pub struct Client {
     /// changes nothing does.
     tls: Arc<OnceLock<reqwest::Client>>,
     options: Arc<ClientOptions>,
+    pub(crate) pauses: Pauses,
 }
 
 static PROVIDER: Once = Once::new();
@@ -61,7 +62,7 @@ impl Client {
         });
         let plain = builder(options).tls_backend_preconfigured(trusting_nobody()).build();
         let (plain, tls) = (plain.map_err(HttpError::Setup)?, Arc::default());
-        Ok(Self { plain, tls, options: Arc::new(options.clone()) })
+        Ok(Self { plain, tls, options: Arc::new(options.clone()), pauses: Pauses::default() })
     }
 
     /// Begins a request.

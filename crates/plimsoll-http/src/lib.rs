@@ -13,6 +13,7 @@ mod body;
 mod client;
 mod error;
 mod guard;
+mod pauses;
 mod retry;
 
 pub use body::{file_body, read_limited};
@@ -20,4 +21,4 @@ pub use client::{Client, ClientOptions};
 pub use error::HttpError;
 pub use guard::is_loopback_host;
 pub use reqwest::{Body, Method, Request, RequestBuilder, Response, StatusCode, Url, header};
-pub use retry::{Repeat, Verdict, random_unit, retry};
+pub use retry::{Repeat, Verdict, asked_wait, random_unit, retry};

@@ -54,6 +54,9 @@ pub async fn retry<T, E, F: Future<Output = Result<T, E>>>(
 impl Client {
     /// Sends what `build` makes, and again while the answer is 429, 502, 503 or 504 or there is none, as far as
     /// `policy` and `repeat` allow. The last answer is returned whatever its status; `build` is called once per attempt.
+    ///
+    /// When a server asks for a wait (`Retry-After`), all requests of this client to it wait, at most as long as `policy`
+    /// lets a wait be.
     pub async fn send_with_retry(
         &self,
         policy: &RetryPolicy,
@@ -65,14 +68,21 @@ impl Client {
             if !repeatable.load(Ordering::Relaxed) || !is_transient(outcome) {
                 return Verdict::Final;
             }
-            let header = outcome.as_ref().ok().and_then(|r| r.headers().get(RETRY_AFTER)?.to_str().ok());
-            Verdict::Transient(header.and_then(|text| parse_retry_after(text, jiff::Timestamp::now())))
+            let asked = outcome.as_ref().ok().and_then(asked_wait);
+            if let (Some(wait), Ok(response)) = (asked, outcome) {
+                self.pauses.asked(response.url(), wait.min(policy.cap), Instant::now());
+            }
+            Verdict::Transient(asked)
         };
         retry(policy, judge, || {
             let request = build();
             let may = request.as_ref().is_ok_and(|r| may_repeat(repeat, r.method()));
             repeatable.store(may, Ordering::Relaxed);
-            async { self.send(request?).await }
+            async {
+                let request = request?;
+                self.pauses.wait(request.url(), policy.cap).await;
+                self.send(request).await
+            }
         })
         .await
     }
@@ -93,6 +103,12 @@ fn is_transient(outcome: &Result<Response, HttpError>) -> bool {
 
 fn may_repeat(repeat: Repeat, method: &Method) -> bool {
     repeat == Repeat::Always || method.is_idempotent()
+}
+
+/// The wait that an answer asks for by its `Retry-After`.
+pub fn asked_wait(response: &Response) -> Option<Duration> {
+    let header = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    parse_retry_after(header, jiff::Timestamp::now())
 }
 
 /// The wait a `Retry-After` header asks for (RFC 9110, section 10.2.3): seconds, or a date after `now`.

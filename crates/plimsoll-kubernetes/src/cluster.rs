@@ -160,6 +160,14 @@ impl Cluster {
         &self.namespace
     }
 
+    /// The version of the API server, asked once.
+    pub(crate) async fn version(&self) -> Result<String, TargetError> {
+        let told = timeout(PRESENT, self.direct.apiserver_version()).await;
+        let told = told.unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
+        told.map(|version| version.git_version)
+            .map_err(|e| unreachable("ask the cluster for its version".to_owned(), e))
+    }
+
     pub(crate) fn api<K: Kind>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }

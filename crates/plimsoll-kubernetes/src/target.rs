@@ -58,6 +58,11 @@ impl std::fmt::Debug for KubernetesTarget {
 }
 
 impl KubernetesTarget {
+    /// The version of the cluster, if it answers within two seconds.
+    pub async fn version(&self) -> Result<String, TargetError> {
+        self.cluster.get().await?.version().await
+    }
+
     /// The environment in `namespace` of the cluster that `access` leads to. Asks the cluster nothing yet.
     pub fn new(
         access: Access,

@@ -31,13 +31,13 @@ pub(super) fn explain(message: &str) -> (String, String) {
         "wanted string or table" => {
             ("expected a text".to_owned(), "write one of the allowed words, in quotes".to_owned())
         }
-        m if m.starts_with("wanted exactly 1 element") => (
-            "expected exactly one key".to_owned(),
-            "write `{ env = \"VARIABLE\" }` or `{ file = \"path\" }`".to_owned(),
-        ),
+        m if m.starts_with("wanted exactly 1 element") => ("expected exactly one key".to_owned(), SECRET.to_owned()),
         other => (lower_first(other), String::new()),
     }
 }
+
+/// How a secret is written.
+const SECRET: &str = "write `{ env = \"VARIABLE\" }` or `{ file = \"path\" }`";
 
 /// The key that a message of serde misses.
 pub(super) fn missing_key(message: &str) -> Option<&str> {
@@ -58,6 +58,9 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 
 /// `did you mean …`, or all candidates.
 pub(super) fn choice(word: &str, allowed: &[&str], none: &str) -> String {
+    if allowed == ["env", "file"] {
+        return SECRET.to_owned();
+    }
     let all = allowed.iter().map(|a| format!("`{a}`")).collect::<Vec<_>>().join(", ");
     match nearest(word, allowed.iter().copied()) {
         Some(near) if allowed.len() > 4 => format!("did you mean `{near}`?"),

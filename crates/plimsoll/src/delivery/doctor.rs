@@ -22,7 +22,33 @@ pub(crate) fn doctor(session: &Session) -> Vec<Finding> {
     if session.config.environments.values().any(|environment| environment.target == Target::Docker) {
         findings.push(docker(session));
     }
+    findings.extend(clusters(session));
     findings
+}
+
+/// Whether the clusters answer that environments are in. Who works on something else need not reach them.
+#[cfg(feature = "kubernetes")]
+fn clusters(session: &Session) -> Vec<Finding> {
+    let environments = session.config.environments.iter();
+    let ours = environments.filter(|(_, environment)| environment.target == Target::Kubernetes);
+    let finding = |name: &plimsoll_core::EnvironmentName| {
+        let title = format!("cluster of {name}");
+        let place = super::kubernetes::place(session, name);
+        let asked = running::runtime()
+            .map(|runtime| runtime.block_on(async { super::kubernetes::target_of(session, name).version().await }));
+        let fix = || format!("set KUBECONFIG, or `context` of the environment; then try `{place} get pods`");
+        match asked {
+            Ok(Ok(version)) => Finding::ok(&title, format!("{version}: {place}")),
+            Ok(Err(error)) => Finding::optional(&title, plimsoll_engine::StepError::of(&error).one_line(), fix()),
+            Err(error) => Finding::optional(&title, error.to_string(), fix()),
+        }
+    };
+    ours.map(|(name, _)| finding(name)).collect()
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn clusters(_: &Session) -> Vec<Finding> {
+    Vec::new()
 }
 
 /// Whether the engine that some environment runs on answers.

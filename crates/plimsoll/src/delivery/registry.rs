@@ -31,15 +31,14 @@ fn root(session: &Session, place: &RegistryPlace) -> PathBuf {
     place.root.clone().unwrap_or_else(|| session.state.path().join("registry"))
 }
 
-/// The same, which must be one: what is not there has nothing in it.
-fn existing(session: &Session, place: &RegistryPlace) -> Result<PathBuf, CliError> {
+/// The same, unless nothing was pushed to the embedded one yet. A directory that somebody names must be a registry's.
+fn existing(session: &Session, place: &RegistryPlace) -> Result<Option<PathBuf>, CliError> {
     let root = root(session, place);
-    if root.join("blobs").is_dir() {
-        return Ok(root);
+    match root.join("blobs").is_dir() {
+        true => Ok(Some(root)),
+        false if place.root.is_none() => Ok(None),
+        false => Err(StepError::user(format!("there is no registry in {}", root.display())).into()),
     }
-    let what =
-        if place.root.is_none() { "nothing was pushed to the embedded registry yet" } else { "there is no registry" };
-    Err(StepError::user(format!("{what}: {}", root.display())).into())
 }
 
 async fn serve(session: &Session, args: &ServeArgs) -> Result<ExitCode, CliError> {
@@ -77,9 +76,11 @@ fn users(path: &Path, anonymous_pull: bool) -> Result<Access, CliError> {
 }
 
 async fn collect(session: &Session, args: &GcArgs) -> Result<ExitCode, CliError> {
-    let root = existing(session, &args.place)?;
     let garbage = Garbage { grace: args.grace.duration(), untagged: args.untagged, dry_run: args.dry_run };
-    let collected = on_disk(move || registry::collect(&root, &garbage)).await?;
+    let collected = match existing(session, &args.place)? {
+        Some(root) => on_disk(move || registry::collect(&root, &garbage)).await?,
+        None => registry::Collected::default(),
+    };
     if session.global.json {
         session.console.out(&json(&collected));
         return Ok(ExitCode::SUCCESS);
@@ -96,11 +97,16 @@ async fn collect(session: &Session, args: &GcArgs) -> Result<ExitCode, CliError>
 }
 
 async fn list(session: &Session, place: &RegistryPlace) -> Result<ExitCode, CliError> {
-    let root = existing(session, place)?;
-    let repositories = on_disk(move || registry::list(&root)).await?;
+    let repositories = match existing(session, place)? {
+        Some(root) => on_disk(move || registry::list(&root)).await?,
+        None => Vec::new(),
+    };
     if session.global.json {
         session.console.out(&json(&repositories));
         return Ok(ExitCode::SUCCESS);
+    }
+    if repositories.is_empty() {
+        session.console.out("nothing was pushed yet\n");
     }
     for repository in repositories {
         let (manifests, bytes) = (repository.manifests, size(repository.bytes));
