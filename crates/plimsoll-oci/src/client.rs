@@ -47,14 +47,37 @@ pub struct RegistryOptions {
 pub struct RegistryClient {
     http: Client,
     options: Arc<RegistryOptions>,
-    /// `Authorization` headers by registry, repository and rights. Bounded by what one run touches: a few repositories.
-    tokens: Arc<Mutex<HashMap<String, Secret>>>,
+    /// What registries were answered with, by registry, repository and rights. Bounded by what one run touches: a few
+    /// repositories.
+    tokens: Arc<Mutex<HashMap<String, Token>>>,
+    /// Held while a token is asked for: who finds theirs too old at the same time waits for it and takes it as well.
+    renewing: Arc<tokio::sync::Mutex<()>>,
+    /// A repository that has a blob, by registry and digest, for others to mount it from. Forgotten when it gets large.
+    seen: Arc<Mutex<HashMap<(String, Digest), String>>>,
 }
+
+/// How a registry's challenge was answered.
+#[derive(Debug, Clone)]
+struct Token {
+    /// The `Authorization` header.
+    header: Secret,
+    /// The challenges, for a registry that does not repeat them when the token is too old.
+    challenges: Vec<String>,
+}
+
+/// Where blobs are that were pushed lately: as many as some large releases have.
+const MAX_SEEN: usize = 4096;
 
 impl RegistryClient {
     /// A client that sends through `http`.
     pub fn new(http: Client, options: RegistryOptions) -> Self {
-        Self { http, options: Arc::new(options), tokens: Arc::default() }
+        Self {
+            http,
+            options: Arc::new(options),
+            tokens: Arc::default(),
+            renewing: Arc::default(),
+            seen: Arc::default(),
+        }
     }
 
     /// What a reference points at, or nothing. A digest in the reference must be the answer's.
@@ -134,49 +157,92 @@ impl Session<'_> {
         repeat: Repeat,
         build: impl Fn(&Self) -> Result<Request, HttpError>,
     ) -> Result<Response, ClientError> {
-        self.send_under(&self.client.options.policy, repeat, build).await
+        self.send_under(&self.client.options.policy, None, repeat, build).await
     }
 
+    /// The same by a policy; `also` is a repository that must be read for it, too.
+    ///
+    /// An answer that says that a token is too old (401, or 403 where one was kept from before) gets another one, once.
     async fn send_under(
         &self,
         policy: &RetryPolicy,
+        also: Option<&str>,
         repeat: Repeat,
         build: impl Fn(&Self) -> Result<Request, HttpError>,
     ) -> Result<Response, ClientError> {
-        let key = format!("{}/{} {}", self.image.registry, self.image.repository, self.rights);
-        let attempt = || {
-            self.client.http.send_with_retry(policy, repeat, || {
+        let key = format!("{}/{} {} {}", self.image.registry, self.image.repository, self.rights, also.unwrap_or("-"));
+        let kept = || self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let build = &build;
+        let attempt = |token: Option<Secret>| async move {
+            let send = self.client.http.send_with_retry(policy, repeat, || {
                 self.requests.fetch_add(1, Ordering::Relaxed);
                 let mut request = build(self)?;
-                let token = self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
                 // Same scheme, host and port: an upload's location may lie elsewhere.
-                if let Some(token) = token.filter(|_| request.url().origin() == self.base.origin()) {
+                if let Some(token) = token.as_ref().filter(|_| request.url().origin() == self.base.origin()) {
                     let mut value = header::HeaderValue::from_str(token.expose())
                         .map_err(|_| HttpError::Malformed { what: "an authorization header".to_owned() })?;
                     value.set_sensitive(true);
                     request.headers_mut().insert(header::AUTHORIZATION, value);
                 }
                 Ok(request)
-            })
+            });
+            send.await
         };
-        let response = attempt().await?;
-        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != self.base.origin() {
+        let used = kept();
+        let response = attempt(used.as_ref().map(|token| token.header.clone())).await?;
+        let told = response.status() == StatusCode::UNAUTHORIZED;
+        let too_old = response.status() == StatusCode::FORBIDDEN && used.is_some();
+        if !(told || too_old) || response.url().origin() != self.base.origin() {
             return Ok(response);
         }
-        let challenges: Vec<String> = response
-            .headers()
-            .get_all(header::WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|v| v.to_str().ok().map(str::to_owned))
-            .collect();
+        let challenges = response.headers().get_all(header::WWW_AUTHENTICATE);
+        let mut challenges: Vec<String> =
+            challenges.iter().filter_map(|v| v.to_str().ok().map(str::to_owned)).collect();
+        if challenges.is_empty() {
+            challenges = used.as_ref().map(|token| token.challenges.clone()).unwrap_or_default();
+        }
+        let header = self.renewed(&key, used.as_ref(), challenges, also).await?;
         drop(response);
-        let token = auth::answer(self, &challenges).await?;
-        self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), token);
-        let response = attempt().await?;
+        let response = attempt(Some(header)).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             return Err(ClientError::Denied { registry: self.image.registry.clone() });
         }
         Ok(response)
+    }
+
+    /// A token in the place of the `used` one: another request may have got one meanwhile.
+    async fn renewed(
+        &self,
+        key: &str,
+        used: Option<&Token>,
+        challenges: Vec<String>,
+        also: Option<&str>,
+    ) -> Result<Secret, ClientError> {
+        let tokens = || self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.client.renewing.lock().await;
+        let now = tokens().get(key).map(|token| token.header.clone());
+        if let Some(now) = now.filter(|now| used.is_none_or(|used| used.header != *now)) {
+            return Ok(now);
+        }
+        let header = auth::answer(self, &challenges, also).await?;
+        tokens().insert(key.to_owned(), Token { header: header.clone(), challenges });
+        Ok(header)
+    }
+
+    /// A repository of this registry, but this one, that is known to have a blob.
+    fn seen_in(&self, digest: &Digest) -> Option<String> {
+        let seen = self.client.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = seen.get(&(self.image.registry.clone(), digest.clone()));
+        found.filter(|repository| **repository != self.image.repository).cloned()
+    }
+
+    /// Remembers that this repository has a blob.
+    fn saw(&self, digest: &Digest) {
+        let mut seen = self.client.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= MAX_SEEN {
+            seen.clear();
+        }
+        seen.insert((self.image.registry.clone(), digest.clone()), self.image.repository.clone());
     }
 
     /// The answer if it has the status, else the error it tells of.

@@ -21,6 +21,7 @@ mod journals;
 mod migration;
 mod place;
 mod plain;
+mod platforms;
 mod sweep;
 mod terminal;
 mod world;

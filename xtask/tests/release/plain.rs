@@ -74,7 +74,7 @@ fn registry_is_readable(place: &Place, version: &str, digests: &BTreeMap<&str, &
 }
 
 /// The port that the registry's process listens on, as the log of the step `push` names it.
-fn registry_port(place: &Place) -> u16 {
+pub(crate) fn registry_port(place: &Place) -> u16 {
     let run = place.runs()[0]["id"].as_str().unwrap().to_owned();
     let log = place.run(&["logs", &run, "push"]).expect(0).out;
     let host = log.split("127.0.0.1:").nth(1).unwrap_or_else(|| panic!("no registry in {log}"));

@@ -127,15 +127,19 @@ struct Token {
     token: String,
 }
 
-/// The `Authorization` header that answers the registry's challenges.
-pub(super) async fn answer(session: &Session<'_>, challenges: &[String]) -> Result<Secret, ClientError> {
+/// The `Authorization` header that answers the registry's challenges, good for reading the repository `also` too.
+pub(super) async fn answer(
+    session: &Session<'_>,
+    challenges: &[String],
+    also: Option<&str>,
+) -> Result<Secret, ClientError> {
     let registry = &session.image.registry;
     let denied = || ClientError::Denied { registry: registry.clone() };
     let credentials = session.client.options.auth.lookup(registry)?;
     match challenges.iter().find_map(|text| parse_challenge(text)) {
         Some(Challenge::Basic) => Ok(basic(&credentials.ok_or_else(denied)?)),
         Some(Challenge::Bearer { realm, service }) => {
-            let url = token_url(session, &realm, service.as_deref())
+            let url = token_url(session, &realm, service.as_deref(), also)
                 .ok_or_else(|| session.data("names a token service that must not be asked"))?;
             let http = &session.client.http;
             let build = || {
@@ -159,7 +163,7 @@ pub(super) async fn answer(session: &Session<'_>, challenges: &[String]) -> Resu
 }
 
 /// Where to ask for a token: by TLS, or on this machine when the registry is on it too.
-fn token_url(session: &Session<'_>, realm: &str, service: Option<&str>) -> Option<Url> {
+fn token_url(session: &Session<'_>, realm: &str, service: Option<&str>, also: Option<&str>) -> Option<Url> {
     let mut url = Url::parse(realm).ok()?;
     let local = |url: &Url| url.host_str().is_some_and(is_loopback_host);
     let allowed = if local(&url) { local(&session.base) } else { url.scheme() == "https" };
@@ -167,7 +171,10 @@ fn token_url(session: &Session<'_>, realm: &str, service: Option<&str>) -> Optio
         return None;
     }
     let scope = format!("repository:{}:{}", session.image.repository, session.rights);
-    url.query_pairs_mut().extend_pairs(service.map(|s| ("service", s))).append_pair("scope", &scope);
+    let also = also.map(|repository| ("scope", format!("repository:{repository}:pull")));
+    let mut pairs = url.query_pairs_mut();
+    pairs.extend_pairs(service.map(|s| ("service", s))).append_pair("scope", &scope).extend_pairs(also);
+    drop(pairs);
     Some(url)
 }
 

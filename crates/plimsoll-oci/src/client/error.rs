@@ -2,7 +2,7 @@
 
 use crate::{BlobError, ManifestError};
 use plimsoll_core::{Classify, ErrorClass};
-use plimsoll_http::{HttpError, Response, StatusCode, read_limited};
+use plimsoll_http::{HttpError, Response, StatusCode, asked_wait, read_limited};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -98,6 +98,8 @@ impl ClientError {
     /// Reads the error out of an answer.
     pub(super) async fn from_answer(response: Response) -> Self {
         let (status, path) = (response.status(), response.url().path().to_owned());
+        let wait = asked_wait(&response)
+            .map_or_else(String::new, |wait| format!("; it asks to wait for {} s", wait.as_secs()));
         // Errors are a few lines; a page of HTML tells nothing.
         let body = read_limited(response, 64 * 1024).await.unwrap_or_default();
         let message = serde_json::from_slice::<Answer>(&body)
@@ -105,7 +107,8 @@ impl ClientError {
             .and_then(|answer| answer.errors.into_iter().next())
             .map_or_else(String::new, |said| format!("{} {}", said.code, said.message.unwrap_or_default()));
         let message = if message.is_empty() { "no reason given" } else { message.trim() };
-        Self::Refused { status, path, message: message.chars().take(300).collect() }
+        let message = message.chars().take(300).chain(wait.chars()).collect();
+        Self::Refused { status, path, message }
     }
 
     /// Whether the same might succeed later.

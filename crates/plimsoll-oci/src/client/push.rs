@@ -28,6 +28,8 @@ pub struct PushReport {
     pub blobs_sent: u32,
     /// Blobs that were there.
     pub blobs_present: u32,
+    /// Blobs that another repository of the registry had, and that were mounted from it.
+    pub blobs_mounted: u32,
     /// Bytes of blobs that were sent, repetitions included.
     pub bytes_sent: u64,
     /// Requests, repetitions included and those for tokens apart.
@@ -39,6 +41,8 @@ pub struct PushReport {
 pub enum PushEvent {
     /// The registry has the blob already.
     BlobPresent(Descriptor),
+    /// The registry took the blob over from another of its repositories.
+    BlobMounted(Descriptor),
     /// The blob was sent.
     BlobSent(Descriptor),
     /// The manifest or index was sent.
@@ -57,18 +61,17 @@ impl RegistryClient {
     ) -> Result<PushReport, ClientError> {
         let session = self.session(image, "pull,push")?;
         let contents = Contents::read(store, digest, &session)?;
-        let blobs_sent = AtomicU32::new(0);
-        let blobs_present = AtomicU32::new(0);
+        let [sent, present, mounted] = [const { AtomicU32::new(0) }; 3];
         futures_util::stream::iter(contents.blobs.into_values().map(|blob| {
-            let (session, sent, present) = (&session, &blobs_sent, &blobs_present);
+            let (session, sent, present, mounted) = (&session, &sent, &present, &mounted);
             async move {
-                if session.push_blob(store, &blob).await? {
-                    sent.fetch_add(1, Ordering::Relaxed);
-                    progress(PushEvent::BlobSent(blob));
-                } else {
-                    present.fetch_add(1, Ordering::Relaxed);
-                    progress(PushEvent::BlobPresent(blob));
-                }
+                let (count, event) = match session.push_blob(store, &blob).await? {
+                    Arrived::Before => (present, PushEvent::BlobPresent(blob)),
+                    Arrived::Mounted => (mounted, PushEvent::BlobMounted(blob)),
+                    Arrived::Sent => (sent, PushEvent::BlobSent(blob)),
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+                progress(event);
                 Ok::<(), ClientError>(())
             }
         }))
@@ -84,8 +87,9 @@ impl RegistryClient {
         }
         Ok(PushReport {
             digest: digest.clone(),
-            blobs_sent: blobs_sent.into_inner(),
-            blobs_present: blobs_present.into_inner(),
+            blobs_sent: sent.into_inner(),
+            blobs_present: present.into_inner(),
+            blobs_mounted: mounted.into_inner(),
             bytes_sent: session.bytes.load(Ordering::Relaxed),
             requests: session.requests.load(Ordering::Relaxed),
         })
@@ -126,30 +130,64 @@ impl Contents {
     }
 }
 
+/// How a blob got into the repository.
+enum Arrived {
+    Before,
+    Mounted,
+    Sent,
+}
+
+/// What a request for a blob's upload led to.
+enum Begun {
+    Mounted,
+    Upload(Url),
+}
+
 impl Session<'_> {
-    /// Sends a blob unless it is there; tells whether it was sent.
-    async fn push_blob(&self, store: &BlobStore, blob: &Descriptor) -> Result<bool, ClientError> {
+    /// Sends a blob unless it is there, or can be taken over from another repository.
+    async fn push_blob(&self, store: &BlobStore, blob: &Descriptor) -> Result<Arrived, ClientError> {
         let attempts = AtomicU32::new(0);
-        let judge = |outcome: &Result<bool, ClientError>| match outcome {
+        let judge = |outcome: &Result<Arrived, ClientError>| match outcome {
             Err(error) if error.is_transient() => Verdict::Transient(None),
             _ => Verdict::Final,
         };
-        retry(&self.client.options.policy, judge, || {
+        let arrived = retry(&self.client.options.policy, judge, || {
             let attempt = attempts.fetch_add(1, Ordering::Relaxed);
             async move {
                 // Also after a failure: the registry may have got all of it, and only its answer was lost.
                 if self.has_blob(blob).await? {
-                    return Ok(attempt > 0);
+                    return Ok(if attempt > 0 { Arrived::Sent } else { Arrived::Before });
                 }
-                let location = self.begin_upload().await?;
+                let location = match self.begin(blob).await? {
+                    Begun::Mounted => return Ok(Arrived::Mounted),
+                    Begun::Upload(location) => location,
+                };
                 // What failed in one piece is tried in chunks, which can go on where they broke off.
                 if attempt > 0 || !self.send_whole(store, blob, location.clone()).await? {
                     self.send_chunks(store, blob, location).await?;
                 }
-                Ok(true)
+                Ok(Arrived::Sent)
             }
         })
-        .await
+        .await?;
+        self.saw(&blob.digest);
+        Ok(arrived)
+    }
+
+    /// Mounts a blob from a repository that is known to have it, or begins an upload.
+    async fn begin(&self, blob: &Descriptor) -> Result<Begun, ClientError> {
+        let Some(from) = self.seen_in(&blob.digest) else { return self.begin_upload().await.map(Begun::Upload) };
+        let path = format!("blobs/uploads/?mount={}&from={from}", blob.digest);
+        let post = |s: &Self| Client::build(s.request(Method::POST, &path)?.header(header::CONTENT_LENGTH, 0));
+        let policy = &self.client.options.policy;
+        // Twice is as once: a blob that is mounted already is mounted.
+        match self.send_under(policy, Some(&from), Repeat::Always, post).await {
+            Ok(response) if response.status() == StatusCode::CREATED => Ok(Begun::Mounted),
+            Ok(response) if response.status() == StatusCode::ACCEPTED => self.location(&response).map(Begun::Upload),
+            // Who may not read it there sends it; whatever else is wrong shows then, too.
+            Ok(_) | Err(ClientError::Denied { .. }) => self.begin_upload().await.map(Begun::Upload),
+            Err(error) => Err(error),
+        }
     }
 
     async fn has_blob(&self, blob: &Descriptor) -> Result<bool, ClientError> {
@@ -214,20 +252,25 @@ impl Session<'_> {
                 Err(error) if !error.is_transient() => return Err(error),
                 failed => {
                     failures += 1;
+                    let held = self.upload_offset(location.clone()).await?.min(blob.size);
+                    // A line that breaks again and again, and carries some of it each time, is a line.
+                    if held > offset {
+                        failures = 0;
+                    }
+                    offset = held;
                     if failures >= self.client.options.policy.attempts {
                         return match failed {
                             Ok(response) => Err(ClientError::from_answer(response).await),
                             Err(error) => Err(error),
                         };
                     }
-                    offset = self.upload_offset(location.clone()).await?.min(blob.size);
                 }
             }
         }
         let end = with_digest(location, &blob.digest);
         let once = RetryPolicy::once();
         let response = self
-            .send_under(&once, Repeat::IfIdempotent, |s| {
+            .send_under(&once, None, Repeat::IfIdempotent, |s| {
                 Client::build(s.client.http.request(Method::PUT, end.clone()).header(header::CONTENT_LENGTH, 0))
             })
             .await?;
@@ -258,7 +301,7 @@ impl Session<'_> {
         length: u64,
     ) -> Result<Response, ClientError> {
         let path = store.path(&blob.digest);
-        self.send_under(&RetryPolicy::once(), Repeat::IfIdempotent, |s| {
+        self.send_under(&RetryPolicy::once(), None, Repeat::IfIdempotent, |s| {
             let counter = Arc::clone(&s.bytes);
             let count = move |n: usize| {
                 counter.fetch_add(n as u64, Ordering::Relaxed);

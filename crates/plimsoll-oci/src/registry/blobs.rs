@@ -127,7 +127,7 @@ async fn mount(
 
 async fn hold(api: &Arc<Api>, repository: &str, id: &str) -> Result<Held, ApiError> {
     let (repository, id) = (repository.to_owned(), id.to_owned());
-    api.blocking(move |api| api.uploads.hold(&api.storage, &repository, &id)).await
+    api.blocking(move |api| api.uploads.find(&api.storage, &repository, &id)).await?.hold().await
 }
 
 async fn complete(

@@ -28,6 +28,8 @@ const MAX_OPEN: usize = 1024;
 const MAX_BLOB: u64 = 64 << 30;
 /// A sender that is silent for longer is gone.
 const IDLE: Duration = Duration::from_mins(1);
+/// How long a request waits for another one that writes to the same upload.
+const BUSY: Duration = Duration::from_secs(5);
 /// Pieces waiting for the disk; a piece is what the connection reads at once, 400 KiB at most.
 const AHEAD: usize = 4;
 
@@ -66,26 +68,18 @@ impl Uploads {
         Ok(id)
     }
 
-    /// Takes hold of an upload, also of one that was begun before a restart.
-    pub(super) fn hold(&self, storage: &Storage, repository: &str, id: &str) -> Result<Held, ApiError> {
+    /// Finds an upload, also one that was begun before a restart.
+    pub(super) fn find(&self, storage: &Storage, repository: &str, id: &str) -> Result<Open, ApiError> {
         let path = storage.dir(repository, UPLOADS).join(id);
-        let known = self.map().get(id).cloned();
-        let unknown = || ApiError::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload");
-        let upload = if let Some(upload) = known {
-            upload
-        } else {
-            let upload = reopen(path.clone()).map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound => unknown(),
-                _ => e.into(),
-            })?;
-            let upload = Arc::new(tokio::sync::Mutex::new(upload));
-            self.map().entry(id.to_owned()).or_insert(upload).clone()
-        };
-        let held = upload.try_lock_owned().map_err(|_| {
-            ApiError::new(StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
+        if let Some(known) = self.map().get(id) {
+            return Ok(Open { upload: Arc::clone(known), path });
+        }
+        let upload = reopen(path.clone()).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => unknown(),
+            _ => e.into(),
         })?;
-        // An upload belongs to the repository it was begun in.
-        if held.path == path { Ok(held) } else { Err(unknown()) }
+        let upload = Arc::new(tokio::sync::Mutex::new(upload));
+        Ok(Open { upload: self.map().entry(id.to_owned()).or_insert(upload).clone(), path })
     }
 
     /// Forgets an upload and removes what it holds.
@@ -122,6 +116,27 @@ impl Uploads {
         self.map().remove(id);
         Ok(())
     }
+}
+
+/// An upload that another request may be writing to.
+pub(super) struct Open {
+    upload: Arc<tokio::sync::Mutex<Upload>>,
+    path: PathBuf,
+}
+
+impl Open {
+    /// Takes hold of it. A request whose line broke may not have come to its end yet.
+    pub(super) async fn hold(self) -> Result<Held, ApiError> {
+        let held = tokio::time::timeout(BUSY, self.upload.lock_owned()).await.map_err(|_| {
+            ApiError::new(StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
+        })?;
+        // An upload belongs to the repository it was begun in.
+        if held.path == self.path { Ok(held) } else { Err(unknown()) }
+    }
+}
+
+fn unknown() -> ApiError {
+    ApiError::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload")
 }
 
 fn reopen(path: PathBuf) -> io::Result<Upload> {

@@ -116,3 +116,37 @@ pub(crate) fn noise(seed: u32, size: usize) -> Vec<u8> {
 pub(crate) fn header<'r>(response: &'r Response, name: &str) -> &'r str {
     response.headers().get(name).map_or("", |v| v.to_str().unwrap())
 }
+
+/// A server between a client and a registry that answers itself where `fault` says so.
+pub(crate) async fn between(
+    registry: SocketAddr,
+    fault: impl Fn(&axum::http::request::Parts) -> Option<axum::response::Response> + Clone + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let options = ClientOptions { no_proxy: true, follow_redirects: false, ..ClientOptions::default() };
+    let http = Client::new(&options).unwrap();
+    let app = axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let (http, fault) = (http.clone(), fault.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            if let Some(answer) = fault(&head) {
+                // As a server that reads what it refuses, or the client would see a broken line.
+                let _ = axum::body::to_bytes(body, usize::MAX).await;
+                return answer;
+            }
+            let url = format!("http://{registry}{}", head.uri).parse().unwrap();
+            let mut on = http.request(head.method, url).headers(head.headers);
+            on = on.body(Body::wrap_stream(body.into_data_stream()));
+            let answer = http.send(Client::build(on).unwrap()).await.unwrap();
+            let mut back = axum::response::Response::builder().status(answer.status());
+            *back.headers_mut().unwrap() = answer.headers().clone();
+            back.body(axum::body::Body::from_stream(futures_util::stream::unfold(answer, |mut answer| async {
+                answer.chunk().await.transpose().map(|piece| (piece, answer))
+            })))
+            .unwrap()
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}

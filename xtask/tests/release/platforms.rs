@@ -1,0 +1,83 @@
+//! Images for two platforms: both are in the index, and the one of the other platform runs, under an emulator here.
+
+use crate::{
+    fixture::tool,
+    place::{Place, Ran},
+    plain::registry_port,
+    world::{eventually, get},
+};
+use serde_json::Value;
+use std::{
+    env, fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// A process that ends with this value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn missing(place: &Place) -> Option<String> {
+    let findings = place.json(&["doctor", "--json"]);
+    let findings = findings["findings"].as_array().unwrap().iter();
+    let mut bad = findings.filter(|finding| {
+        let name = finding["name"].as_str().unwrap();
+        (name.starts_with("compiler for") || name.starts_with("run linux/")) && finding["verdict"] != "ok"
+    });
+    bad.next().map(|finding| format!("{}: {}", finding["name"], finding["found"]))
+}
+
+#[test]
+fn the_image_of_the_other_platform_is_in_the_index_and_its_executable_runs() {
+    let place = Place::new();
+    let (own, other, emulator) = match env::consts::ARCH {
+        "aarch64" => ("linux/arm64", "amd64", "qemu-x86_64-static"),
+        _ => ("linux/amd64", "arm64", "qemu-aarch64-static"),
+    };
+    place.configure(&format!("\"{own}\""), "\"linux/amd64\", \"linux/arm64\"");
+    if let Some(missing) = missing(&place) {
+        assert!(env::var_os("CI").is_none(), "in CI both platforms are built: {missing}");
+        println!("skipped: {missing}");
+        return;
+    }
+    place.run(&["push"]).expect(0);
+    let web = format!("docker://127.0.0.1:{}/shop/web", registry_port(&place));
+    let tags: Value = serde_json::from_str(&skopeo(&["list-tags", "--tls-verify=false", &web])).unwrap();
+    let image = format!("{web}:{}", tags["Tags"][0].as_str().unwrap());
+    let index: Value = serde_json::from_str(&skopeo(&["inspect", "--raw", "--tls-verify=false", &image])).unwrap();
+    let platforms = index["manifests"].as_array().unwrap().iter().map(|manifest| &manifest["platform"]["architecture"]);
+    assert_eq!(platforms.collect::<Vec<_>>(), ["amd64", "arm64"]);
+
+    let directory = place.beside("pulled");
+    let to = format!("dir:{}", directory.display());
+    skopeo(&["copy", "--quiet", "--src-tls-verify=false", "--override-arch", other, &image, &to]);
+    let web = executable(&directory);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new(emulator);
+    command.arg(&web).env("PORT", port.to_string()).stdout(Stdio::null());
+    let _running = Running(command.spawn().unwrap());
+    let url = format!("http://127.0.0.1:{port}");
+    eventually("the emulated service answers", Duration::from_secs(20), || get(&url, "/health").is_ok());
+}
+
+fn skopeo(args: &[&str]) -> String {
+    Ran::of(Command::new("skopeo").args(args).output().unwrap()).expect(0).out
+}
+
+/// Unpacks what skopeo copied into a directory; gives the service's executable.
+fn executable(directory: &Path) -> PathBuf {
+    let manifest: Value = serde_json::from_slice(&fs::read(directory.join("manifest.json")).unwrap()).unwrap();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let blob = layer["digest"].as_str().unwrap().trim_start_matches("sha256:");
+        tool("tar", &["-xzf", blob], directory);
+    }
+    directory.join("bin/web")
+}
