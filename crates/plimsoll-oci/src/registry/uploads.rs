@@ -18,7 +18,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
@@ -28,17 +28,19 @@ const MAX_OPEN: usize = 1024;
 const MAX_BLOB: u64 = 64 << 30;
 /// A sender that is silent for longer is gone.
 const IDLE: Duration = Duration::from_mins(1);
+/// An upload that nobody went on with for so long takes no room among the open ones.
+const FORGET: Duration = Duration::from_mins(10);
 /// How long a request waits for another one that writes to the same upload.
 const BUSY: Duration = Duration::from_secs(5);
 /// Pieces waiting for the disk; a piece is what the connection reads at once, 400 KiB at most.
 const AHEAD: usize = 4;
 
-/// One upload.
+/// One upload. Its file is open while a request writes to it only, so that removing it frees its bytes.
 pub(super) struct Upload {
     path: PathBuf,
-    file: File,
     hasher: Hasher,
     pub(super) offset: u64,
+    used: Instant,
 }
 
 pub(super) type Held = OwnedMutexGuard<Upload>;
@@ -55,6 +57,11 @@ impl Uploads {
 
     /// Begins an upload; gives its id.
     pub(super) fn start(&self, storage: &Storage, repository: &str) -> Result<String, ApiError> {
+        // What is idle, and in nobody's hands, is read again from its file when somebody goes on with it.
+        let is_idle = |upload: &Arc<tokio::sync::Mutex<Upload>>| {
+            Arc::strong_count(upload) == 1 && upload.try_lock().is_ok_and(|upload| upload.used.elapsed() > FORGET)
+        };
+        self.map().retain(|_, upload| !is_idle(upload));
         if self.map().len() >= MAX_OPEN {
             return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many uploads are open"));
         }
@@ -62,8 +69,8 @@ impl Uploads {
         let dir = storage.dir(repository, UPLOADS);
         fs::create_dir_all(&dir)?;
         let path = dir.join(&id);
-        let file = File::options().append(true).create_new(true).open(&path)?;
-        let upload = Upload { path, file, hasher: Hasher::new(), offset: 0 };
+        File::options().append(true).create_new(true).open(&path)?;
+        let upload = Upload { path, hasher: Hasher::new(), offset: 0, used: Instant::now() };
         self.map().insert(id.clone(), Arc::new(tokio::sync::Mutex::new(upload)));
         Ok(id)
     }
@@ -109,7 +116,7 @@ impl Uploads {
         }
         let _turn = storage.shared()?;
         if !held.path.is_file() {
-            return Err(ApiError::absent("BLOB_UPLOAD_UNKNOWN", "the upload was idle for too long"));
+            return Err(unknown());
         }
         storage.blobs.adopt(&held.path, expected)?;
         storage.link(repository, expected)?;
@@ -141,8 +148,7 @@ fn unknown() -> ApiError {
 
 fn reopen(path: PathBuf) -> io::Result<Upload> {
     let (hasher, offset) = read_again(&path, Algorithm::Sha256)?;
-    let file = File::options().append(true).open(&path)?;
-    Ok(Upload { path, file, hasher, offset })
+    Ok(Upload { path, hasher, offset, used: Instant::now() })
 }
 
 /// What an upload holds: its hash so far and how many bytes it is.
@@ -157,13 +163,13 @@ fn random() -> u64 {
 }
 
 impl Upload {
-    fn append(&mut self, piece: &[u8]) -> io::Result<()> {
+    fn append(&mut self, file: &mut File, piece: &[u8]) -> io::Result<()> {
         if self.offset + piece.len() as u64 > MAX_BLOB {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.file.write_all(piece).inspect_err(|_| {
+        file.write_all(piece).inspect_err(|_| {
             // A piece written in part would not be in the hash: take it back.
-            let _ = self.file.set_len(self.offset);
+            let _ = file.set_len(self.offset);
         })?;
         self.hasher.update(piece);
         self.offset += piece.len() as u64;
@@ -176,10 +182,15 @@ pub(super) async fn receive(held: Held, body: Body) -> Result<Held, ApiError> {
     let (tx, mut rx) = mpsc::channel::<Bytes>(AHEAD);
     let writer = tokio::task::spawn_blocking(move || {
         let mut held = held;
+        let mut file = File::options().append(true).open(&held.path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => unknown(),
+            _ => e.into(),
+        })?;
         while let Some(piece) = rx.blocking_recv() {
-            held.append(&piece)?;
+            held.append(&mut file, &piece)?;
         }
-        Ok::<_, io::Error>(held)
+        held.used = Instant::now();
+        Ok::<_, ApiError>(held)
     });
     let mut pieces = body.into_data_stream();
     let mut cut = None;
