@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the one HTTP client is made here")]
 
 use crate::{HttpError, guard, pauses::Pauses};
-use reqwest::{Request, RequestBuilder, Response, Url, redirect};
+use reqwest::{Request, RequestBuilder, Response, Url, header::LOCATION, redirect};
 use std::{
     sync::{Arc, Once, OnceLock},
     time::Duration,
@@ -85,6 +85,17 @@ impl Client {
     /// Builds what [`request`](Self::request) began.
     pub fn build(builder: RequestBuilder) -> Result<Request, HttpError> {
         builder.build().map_err(|e| HttpError::Malformed { what: e.without_url().to_string() })
+    }
+
+    /// Where an answer leads that redirects, for a caller who follows redirects itself.
+    pub fn redirect(&self, answer: &Response) -> Result<Option<Url>, HttpError> {
+        let location = answer.headers().get(LOCATION).filter(|_| answer.status().is_redirection());
+        let Some(location) = location.and_then(|location| location.to_str().ok()) else { return Ok(None) };
+        let to = answer.url().join(location).map_err(|e| HttpError::Malformed { what: e.to_string() })?;
+        if guard::may_follow(answer.url(), &to, self.options.plain_http) {
+            return Ok(Some(to));
+        }
+        Err(HttpError::Redirect { url: guard::shown(answer.url()), to: guard::shown(&to) })
     }
 
     /// Sends a request once. An answer of any status is an answer.

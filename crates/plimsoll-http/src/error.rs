@@ -64,6 +64,14 @@ pub enum HttpError {
         #[source]
         source: reqwest::Error,
     },
+    /// A redirect that is not followed: out of TLS, or from another machine to this one.
+    #[error("{url} leads to {to}, where requests must not go")]
+    Redirect {
+        /// Scheme, host and path of where it comes from.
+        url: String,
+        /// The same of where it leads.
+        to: String,
+    },
     /// The answer is longer than what is asked for can be.
     #[error("the answer from {url} is longer than {limit} bytes")]
     TooLarge {
@@ -107,6 +115,7 @@ impl Classify for HttpError {
             | Self::Connect { .. }
             | Self::Timeout { .. }
             | Self::Broken { .. }
+            | Self::Redirect { .. }
             | Self::TooLarge { .. } => ErrorClass::External,
         }
     }

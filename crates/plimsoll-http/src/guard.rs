@@ -4,7 +4,7 @@ use reqwest::Url;
 use std::net::IpAddr;
 
 /// Redirects followed at most; registries need two (blob, then storage).
-pub(crate) const MAX_REDIRECTS: usize = 5;
+pub const MAX_REDIRECTS: usize = 5;
 
 /// Whether `host` (a name or an address, IPv6 with or without brackets, no port) is this machine alone.
 pub fn is_loopback_host(host: &str) -> bool {

@@ -18,8 +18,8 @@ use crate::{DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST, MAX_MANIF
 use bytes::Bytes;
 use plimsoll_core::{Digest, ImageRef, RetryPolicy, Secret};
 use plimsoll_http::{
-    Client, HttpError, Method, Repeat, Request, RequestBuilder, Response, StatusCode, Url, header, is_loopback_host,
-    read_limited,
+    Client, HttpError, MAX_REDIRECTS, Method, Repeat, Request, RequestBuilder, Response, StatusCode, Url, header,
+    is_loopback_host, read_limited,
 };
 use std::{
     collections::HashMap,
@@ -173,21 +173,7 @@ impl Session<'_> {
         let key = format!("{}/{} {} {}", self.image.registry, self.image.repository, self.rights, also.unwrap_or("-"));
         let kept = || self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let build = &build;
-        let attempt = |token: Option<Secret>| async move {
-            let send = self.client.http.send_with_retry(policy, repeat, || {
-                self.requests.fetch_add(1, Ordering::Relaxed);
-                let mut request = build(self)?;
-                // Same scheme, host and port: an upload's location may lie elsewhere.
-                if let Some(token) = token.as_ref().filter(|_| request.url().origin() == self.base.origin()) {
-                    let mut value = header::HeaderValue::from_str(token.expose())
-                        .map_err(|_| HttpError::Malformed { what: "an authorization header".to_owned() })?;
-                    value.set_sensitive(true);
-                    request.headers_mut().insert(header::AUTHORIZATION, value);
-                }
-                Ok(request)
-            });
-            send.await
-        };
+        let attempt = |token: Option<Secret>| self.attempt(policy, repeat, token, build);
         let used = kept();
         let response = attempt(used.as_ref().map(|token| token.header.clone())).await?;
         let told = response.status() == StatusCode::UNAUTHORIZED;
@@ -208,6 +194,42 @@ impl Session<'_> {
             return Err(ClientError::Denied { registry: self.image.registry.clone() });
         }
         Ok(response)
+    }
+
+    /// Sends with a token, and follows where the answer leads when something is only read: blobs often lie elsewhere.
+    async fn attempt(
+        &self,
+        policy: &RetryPolicy,
+        repeat: Repeat,
+        token: Option<Secret>,
+        build: &impl Fn(&Self) -> Result<Request, HttpError>,
+    ) -> Result<Response, ClientError> {
+        let mut to = None::<Url>;
+        for _ in 0..=MAX_REDIRECTS {
+            let mut reads = false;
+            let send = self.client.http.send_with_retry(policy, repeat, || {
+                self.requests.fetch_add(1, Ordering::Relaxed);
+                let mut request = build(self)?;
+                reads = matches!(*request.method(), Method::GET | Method::HEAD);
+                if let Some(to) = &to {
+                    request.url_mut().clone_from(to);
+                }
+                // Same scheme, host and port: an upload's location may lie elsewhere.
+                if let Some(token) = token.as_ref().filter(|_| request.url().origin() == self.base.origin()) {
+                    let mut value = header::HeaderValue::from_str(token.expose())
+                        .map_err(|_| HttpError::Malformed { what: "an authorization header".to_owned() })?;
+                    value.set_sensitive(true);
+                    request.headers_mut().insert(header::AUTHORIZATION, value);
+                }
+                Ok(request)
+            });
+            let response = send.await?;
+            match self.client.http.redirect(&response)? {
+                Some(next) if reads => to = Some(next),
+                _ => return Ok(response),
+            }
+        }
+        Err(self.data("leads from one place to another without end"))
     }
 
     /// A token in the place of the `used` one: another request may have got one meanwhile.

@@ -402,3 +402,50 @@ async fn waits_are_read_in_every_form_and_a_huge_one_is_told() {
     let error = push(&lab, 800, &at(line, "huge")).await.unwrap_err().to_string();
     assert!(error.contains("429") && error.contains("it asks to wait for 86400 s"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_that_lie_elsewhere_are_fetched_there_without_credentials() {
+    let lab = Lab::start();
+    let index = lab.index(900, 30_000);
+    lab.client().push_index(&lab.store, &index.digest, &lab.image("a", "v1"), &|_| ()).await.unwrap();
+    let shown = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&shown);
+    let elsewhere = between(lab.address, move |head: &Parts| {
+        counter.fetch_add(usize::from(head.headers.contains_key("authorization")), Ordering::Relaxed);
+        None
+    })
+    .await;
+    let tokens = Arc::new(AtomicUsize::new(0));
+    let ask = forgetful(usize::MAX, StatusCode::UNAUTHORIZED, Arc::clone(&tokens));
+    let (sent_on, circles) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (count, circle) = (Arc::clone(&sent_on), Arc::clone(&circles));
+    let registry = between(lab.address, move |head: &Parts| {
+        let path = head.uri.path().to_owned();
+        ask(head).or_else(|| {
+            let to = if path.starts_with("/v2/round/") {
+                circle.fetch_add(1, Ordering::Relaxed);
+                path
+            } else if path.contains("/blobs/") {
+                count.fetch_add(1, Ordering::Relaxed);
+                format!("http://{elsewhere}{path}?signature=1")
+            } else {
+                return None;
+            };
+            Some((StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response())
+        })
+    })
+    .await;
+    let credentials = Credentials { username: "ci".to_owned(), password: Secret::new("secret") };
+    let options = RegistryOptions { auth: AuthSource::Fixed(credentials), policy: QUICK, ..RegistryOptions::default() };
+    let client = RegistryClient::new(lab.http.clone(), options);
+    let here = plimsoll_oci::BlobStore::open(lab.dir.path().join("pulled")).unwrap();
+    client.pull(&at(registry, "a"), plimsoll_core::Platform::LinuxAmd64, &here).await.unwrap();
+    assert_eq!(
+        (sent_on.load(Ordering::Relaxed), shown.load(Ordering::Relaxed)),
+        (3, 0),
+        "led there, credentials shown"
+    );
+    assert_eq!(tokens.load(Ordering::Relaxed), 1);
+    let round = client.resolve(&at(registry, "round")).await.unwrap_err().to_string();
+    assert!(round.contains("without end") && circles.load(Ordering::Relaxed) <= 6, "{round}: {circles:?}");
+}

@@ -40,7 +40,7 @@ impl Lab {
             registry::serve(listener, root, registry::Options::default(), std::future::pending()).await.unwrap();
         });
         let store = BlobStore::open(dir.path().join("store")).unwrap();
-        let options = ClientOptions { no_proxy: true, ..ClientOptions::default() };
+        let options = ClientOptions { no_proxy: true, follow_redirects: false, ..ClientOptions::default() };
         Self { dir, address, store, http: Client::new(&options).unwrap() }
     }
 
