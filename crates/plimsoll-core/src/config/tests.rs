@@ -61,7 +61,8 @@ fn mistakes_of_shape_are_told_with_their_place_and_a_hint() {
         ("[notify.slack]\nwebhook = \"https://h\"", (6, 11), "reference to a secret", reference),
         ("[profiles.local]\nmissing_toolchain = \"warning\"", (6, 21), "`warning`", "`warn`"),
         ("secrets = { K = { env = \"A\", file = \"b\" } }", (5, 17), "exactly one key", "{ env"),
-        ("secrets = { K = { vault = \"a\" } }", (5, 19), "unknown key `vault`", "allowed: `env`, `file`"),
+        ("secrets = { K = { vault = \"a\" } }", (5, 19), "unknown key `vault`", reference),
+        ("secrets = { K = \"env:A\" }", (5, 17), "expected a reference to a secret", reference),
         ("port = 1\nport = 2", (6, 1), "duplicate key", ""),
         ("port = ", (5, 8), "must be quoted", ""),
     ] {
