@@ -38,7 +38,7 @@ pub use canary::{CanarySettings, PrometheusSettings};
 pub use capacity::{Access, Autoscale, Resources, Storage};
 pub use delivery::{
     ConsoleChannel, Images, NoticeEvent, Notify, PlatformToolchain, Profile, ProfileRules, ProfileSettings, Profiles,
-    Severity, SlackChannel, WebhookChannel,
+    RegistryAccess, Severity, SlackChannel, WebhookChannel,
 };
 pub use environment::{
     ApprovalRule, Environment, Evidence, Gate, ServiceOverride, Slo, Strategy, StrategyKind, Target,
@@ -87,6 +87,9 @@ pub struct Config {
     /// Images.
     #[serde(default)]
     pub images: Images,
+    /// Registries, by host and port as they stand in references.
+    #[serde(default)]
+    pub registries: BTreeMap<String, RegistryAccess>,
     /// Notices.
     #[serde(default)]
     pub notify: Notify,

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the one HTTP client is made here")]
 
 use crate::{HttpError, guard, pauses::Pauses};
-use reqwest::{Request, RequestBuilder, Response, Url, header::LOCATION, redirect};
+use reqwest::{Certificate, Request, RequestBuilder, Response, Url, header::LOCATION, redirect};
 use std::{
     sync::{Arc, Once, OnceLock},
     time::Duration,
@@ -22,6 +22,8 @@ pub struct ClientOptions {
     pub no_proxy: bool,
     /// Allow plain HTTP to other machines; loopback is always allowed.
     pub plain_http: bool,
+    /// Certificates (PEM) that are trusted besides the system's.
+    pub roots: Vec<u8>,
     /// Follow redirects (five at most). Off, a redirect is an answer like any other.
     pub follow_redirects: bool,
 }
@@ -34,6 +36,7 @@ impl Default for ClientOptions {
             timeout: Duration::from_mins(1),
             no_proxy: false,
             plain_http: false,
+            roots: Vec::new(),
             follow_redirects: true,
         }
     }
@@ -60,6 +63,10 @@ impl Client {
             // An error means that a provider is installed already, which serves as well.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
+        if !options.roots.is_empty() {
+            // Refused here, where somebody can be told which file it was.
+            Certificate::from_pem_bundle(&options.roots).map_err(HttpError::Setup)?;
+        }
         let plain = builder(options).tls_backend_preconfigured(trusting_nobody()).build();
         let (plain, tls) = (plain.map_err(HttpError::Setup)?, Arc::default());
         Ok(Self { plain, tls, options: Arc::new(options.clone()), pauses: Pauses::default() })
@@ -75,7 +82,8 @@ impl Client {
             return &self.plain;
         }
         self.tls.get_or_init(|| {
-            builder(&self.options).build().unwrap_or_else(|error| {
+            let roots = Certificate::from_pem_bundle(&self.options.roots).unwrap_or_default();
+            builder(&self.options).tls_certs_merge(roots).build().unwrap_or_else(|error| {
                 tracing::debug!(%error, "no system certificates: only plain HTTP to this machine can work");
                 self.plain.clone()
             })

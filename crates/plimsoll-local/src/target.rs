@@ -15,7 +15,7 @@ use plimsoll_deploy::{
     CutOver, CutOverDone, DrainReport, Fut, LockOutcome, LockOwner, Observation, Release, SecretSource, ServiceSpec,
     SlotView, Target, TargetError, TargetKind, Traffic, Weights, admit_backup, admit_restore,
 };
-use plimsoll_oci::{AuthSource, Credentials};
+use plimsoll_oci::{Credentials, RegistryClient};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -38,7 +38,7 @@ enum Images {
     /// This command; a replica is a process.
     Unpacked(Arc<dyn ImageSource>),
     /// The container engine with this socket, with a login from here; a replica is a container.
-    Engine(PathBuf, AuthSource),
+    Engine(PathBuf, RegistryClient),
 }
 
 impl LocalTarget {
@@ -55,16 +55,16 @@ impl LocalTarget {
     }
 
     /// The same with containers instead of processes, run by the engine that listens on the socket `engine`, which pulls with
-    /// what `auth` holds for the image's registry. The supervisor must have been given [`supervisor::Options::containers`].
+    /// what `registry` logs in with where the image lies. The supervisor must have been given [`supervisor::Options::containers`].
     pub fn in_containers(
         paths: LocalPaths,
         environment: EnvironmentName,
         supervisor: Launch,
         engine: PathBuf,
-        auth: AuthSource,
+        registry: RegistryClient,
         secrets: SecretSource,
     ) -> Self {
-        Self { environment, client: Client::new(paths, supervisor), images: Images::Engine(engine, auth), secrets }
+        Self { environment, client: Client::new(paths, supervisor), images: Images::Engine(engine, registry), secrets }
     }
 
     /// Who the supervisor is; starts one when none answers.
@@ -188,8 +188,8 @@ impl Target for LocalTarget {
                 Images::Unpacked(images) => {
                     (Payload::Rootfs(images.fetch(&spec.image, &spec.digest, platform).await?), None)
                 }
-                Images::Engine(engine, auth) => {
-                    let found = auth.lookup(&spec.image.registry);
+                Images::Engine(engine, registry) => {
+                    let found = registry.credentials(&spec.image.registry).await;
                     let found = found.map_err(|e| broken(format!("log in to {}", spec.image.registry), e))?;
                     let login = found.map(|Credentials { username, password }| {
                         let password = password.expose().to_owned();

@@ -9,7 +9,7 @@ mod error;
 mod pull;
 mod push;
 
-pub use auth::{AuthSource, Credentials};
+pub use auth::{AuthSource, CredentialHelpers, Credentials};
 pub use error::ClientError;
 pub use pull::PullReport;
 pub use push::{PushEvent, PushReport};
@@ -22,7 +22,7 @@ use plimsoll_http::{
     is_loopback_host, read_limited,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -37,9 +37,19 @@ pub struct RegistryOptions {
     pub auth: AuthSource,
     /// When to try again.
     pub policy: RetryPolicy,
-    /// Registries (as they stand in references) spoken to in plain HTTP; loopback ones always are. The HTTP client must
-    /// allow it too.
-    pub plain_http: Vec<String>,
+    /// What is different for some registries, as they stand in references.
+    pub hosts: BTreeMap<String, HostOptions>,
+}
+
+/// What is different for a registry.
+#[derive(Debug, Clone, Default)]
+pub struct HostOptions {
+    /// Its own client: one that trusts further certificates, or may speak plain HTTP.
+    pub http: Option<Client>,
+    /// Spoken to in plain HTTP; loopback ones always are. The HTTP client must allow it too.
+    pub plain_http: bool,
+    /// Who logs in, whatever the other sources have.
+    pub credentials: Option<Credentials>,
 }
 
 /// A client for registries. Cheap to clone; clones share connections and tokens.
@@ -114,18 +124,36 @@ impl RegistryClient {
         let registry = image.registry.as_str();
         let host = registry.rsplit_once(':').filter(|(_, p)| p.bytes().all(|b| b.is_ascii_digit()));
         let host = host.map_or(registry, |(host, _)| host);
-        let plain = is_loopback_host(host) || self.options.plain_http.iter().any(|r| r == registry);
+        let plain = is_loopback_host(host) || self.options.hosts.get(registry).is_some_and(|host| host.plain_http);
         let scheme = if plain { "http" } else { "https" };
-        let base = Url::parse(&format!("{scheme}://{registry}/v2/{}/", image.repository))
+        // Docker's own registry answers elsewhere than its name says, and has what has no owner in `library`.
+        let hub = auth::is_hub(registry);
+        let address = if hub { "registry-1.docker.io" } else { registry };
+        let owner = if hub && !image.repository.contains('/') { "library/" } else { "" };
+        let repository = format!("{owner}{}", image.repository);
+        let base = Url::parse(&format!("{scheme}://{address}/v2/{repository}/"))
             .map_err(|_| ClientError::Registry { registry: registry.to_owned() })?;
-        Ok(Session { client: self, image, base, rights, requests: AtomicU64::new(0), bytes: Arc::default() })
+        let http = self.options.hosts.get(registry).and_then(|host| host.http.as_ref()).unwrap_or(&self.http);
+        Ok(Session {
+            client: self,
+            http,
+            image,
+            repository,
+            base,
+            rights,
+            requests: AtomicU64::new(0),
+            bytes: Arc::default(),
+        })
     }
 }
 
 /// Requests about one repository, with what they count.
 struct Session<'c> {
     client: &'c RegistryClient,
+    http: &'c Client,
     image: &'c ImageRef,
+    /// As the registry knows it.
+    repository: String,
     /// `…/v2/<repository>/`.
     base: Url,
     rights: &'static str,
@@ -139,7 +167,7 @@ impl Session<'_> {
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, HttpError> {
-        Ok(self.client.http.request(method, self.url(path)?))
+        Ok(self.http.request(method, self.url(path)?))
     }
 
     fn manifest_request(&self, method: Method, path: &str) -> Result<Request, HttpError> {
@@ -170,7 +198,7 @@ impl Session<'_> {
         repeat: Repeat,
         build: impl Fn(&Self) -> Result<Request, HttpError>,
     ) -> Result<Response, ClientError> {
-        let key = format!("{}/{} {} {}", self.image.registry, self.image.repository, self.rights, also.unwrap_or("-"));
+        let key = format!("{}/{} {} {}", self.image.registry, self.repository, self.rights, also.unwrap_or("-"));
         let kept = || self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let build = &build;
         let attempt = |token: Option<Secret>| self.attempt(policy, repeat, token, build);
@@ -207,7 +235,7 @@ impl Session<'_> {
         let mut to = None::<Url>;
         for _ in 0..=MAX_REDIRECTS {
             let mut reads = false;
-            let send = self.client.http.send_with_retry(policy, repeat, || {
+            let send = self.http.send_with_retry(policy, repeat, || {
                 self.requests.fetch_add(1, Ordering::Relaxed);
                 let mut request = build(self)?;
                 reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -224,7 +252,7 @@ impl Session<'_> {
                 Ok(request)
             });
             let response = send.await?;
-            match self.client.http.redirect(&response)? {
+            match self.http.redirect(&response)? {
                 Some(next) if reads => to = Some(next),
                 _ => return Ok(response),
             }
@@ -255,7 +283,7 @@ impl Session<'_> {
     fn seen_in(&self, digest: &Digest) -> Option<String> {
         let seen = self.client.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let found = seen.get(&(self.image.registry.clone(), digest.clone()));
-        found.filter(|repository| **repository != self.image.repository).cloned()
+        found.filter(|repository| **repository != self.repository).cloned()
     }
 
     /// Remembers that this repository has a blob.
@@ -264,7 +292,7 @@ impl Session<'_> {
         if seen.len() >= MAX_SEEN {
             seen.clear();
         }
-        seen.insert((self.image.registry.clone(), digest.clone()), self.image.repository.clone());
+        seen.insert((self.image.registry.clone(), digest.clone()), self.repository.clone());
     }
 
     /// The answer if it has the status, else the error it tells of.

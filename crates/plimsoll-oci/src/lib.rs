@@ -23,7 +23,8 @@ mod unpack;
 pub use archive::{ArchiveError, import_archive};
 pub use blob_store::{BlobError, BlobStore, BlobWriter};
 pub use client::{
-    AuthSource, ClientError, Credentials, PullReport, PushEvent, PushReport, RegistryClient, RegistryOptions,
+    AuthSource, ClientError, CredentialHelpers, Credentials, HostOptions, PullReport, PushEvent, PushReport,
+    RegistryClient, RegistryOptions,
 };
 pub use descriptor::{
     CONFIG, DOCKER_LAYER_GZIP, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, LAYER, LAYER_GZIP, MANIFEST,

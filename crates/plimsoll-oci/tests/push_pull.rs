@@ -149,7 +149,7 @@ async fn credentials_go_to_the_registry_and_not_to_where_an_upload_lies() {
     })
     .await;
     let credentials = Credentials { username: "me".into(), password: Secret::new("s3cret") };
-    let options = RegistryOptions { auth: AuthSource::Fixed(credentials), policy: QUICK, plain_http: vec![] };
+    let options = RegistryOptions { auth: AuthSource::Fixed(credentials), policy: QUICK, ..RegistryOptions::default() };
     let image: ImageRef = format!("{home}/a:v1").parse().unwrap();
     let client = RegistryClient::new(lab.http.clone(), options);
     let report = client.push_index(&lab.store, &index.digest, &image, &|_| ()).await.unwrap();

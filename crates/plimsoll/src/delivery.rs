@@ -12,6 +12,7 @@ mod environments;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod notify;
+mod registries;
 mod registry;
 mod resources;
 mod restore;

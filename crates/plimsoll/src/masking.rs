@@ -11,7 +11,10 @@ fn sources(config: &Config) -> Vec<&SecretSource> {
     let services = config.services.values().flat_map(|service| service.secrets.values());
     let slack = config.notify.slack.iter().map(|slack| &slack.webhook);
     let webhook = config.notify.webhook.iter().flat_map(|hook| std::iter::once(&hook.url).chain(&hook.secret));
-    services.chain(slack).chain(webhook).collect()
+    let tokens =
+        config.environments.values().filter_map(|environment| environment.canary.prometheus.as_ref()?.token.as_ref());
+    let registries = config.registries.values().filter_map(|access| access.password.as_ref());
+    services.chain(slack).chain(webhook).chain(tokens).chain(registries).collect()
 }
 
 /// A redactor of all secrets that are there. One that is not is missed by the step that needs it, not here; one that is too short
@@ -46,11 +49,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_of_services_and_channels_are_found() {
+    fn secrets_of_services_channels_metrics_and_registries_are_found() {
         let text = "[project]\nname = \"shop\"\n[services.web]\npackage = \"web\"\nsecrets = { KEY = { env = \"A\" } }\n\
-                    [notify.slack]\nwebhook = { file = \"b\" }\n[notify.webhook]\nurl = { env = \"C\" }\nsecret = { env = \"D\" }\n";
+                    [notify.slack]\nwebhook = { file = \"b\" }\n[notify.webhook]\nurl = { env = \"C\" }\nsecret = { env = \"D\" }\n\
+                    [environments.staging.canary.prometheus]\nurl = \"https://p.example\"\nrequests = \"r\"\nfailed = \"f\"\n\
+                    token = { env = \"E\" }\n[registries.\"a.io\"]\nusername = \"ci\"\npassword = { file = \"f\" }\n";
         let config = Config::parse(text, "plimsoll.toml").unwrap();
         let names: Vec<String> = sources(&config).iter().map(ToString::to_string).collect();
-        assert_eq!(names, ["env:A", "file:b", "env:C", "env:D"]);
+        assert_eq!(names, ["env:A", "file:b", "env:C", "env:D", "env:E", "file:f"]);
     }
 }

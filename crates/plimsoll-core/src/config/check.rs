@@ -324,6 +324,21 @@ impl Check<'_> {
                 self.value(&["images", "toolchains", platform.as_str(), "target"], message, hint);
             }
         }
+        for (host, access) in &config.registries {
+            let path = ["registries", host.as_str()];
+            if format!("{host}/x").parse::<crate::ImageRef>().is_err() || host.contains('/') {
+                self.key(&path, format!("`{host}` is no registry"), "write its host, with a port if it has one");
+            }
+            if access.username.is_some() != access.password.is_some() {
+                self.key(&path, "a name and a password belong together", "write both, or neither");
+            }
+            if access.plain_http && access.ca.is_some() {
+                self.value(&["registries", host, "ca"], "plain HTTP has no certificates", "remove one of the two");
+            }
+            if let Some(password) = &access.password {
+                self.source(&["registries", host, "password"], password);
+            }
+        }
         if let Some(slack) = &config.notify.slack {
             self.source(&["notify", "slack", "webhook"], &slack.webhook);
         }

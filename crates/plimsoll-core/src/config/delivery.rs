@@ -46,6 +46,22 @@ pub struct PlatformToolchain {
     pub linker: Option<String>,
 }
 
+/// `[registries."HOST"]`: how a registry is reached. What is not said here is as Docker's own configuration and the system's
+/// certificates have it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RegistryAccess {
+    /// Who logs in; default: as `docker login` or a credential helper has it.
+    pub username: Option<String>,
+    /// The secret that is the password or token.
+    pub password: Option<SecretSource>,
+    /// Certificates (PEM) that vouch for the registry besides the system's: a file, relative to the workspace.
+    pub ca: Option<PathBuf>,
+    /// Speak plain HTTP to it, which it and everybody between may read and change; loopback always is spoken to so.
+    pub plain_http: bool,
+}
+
 /// `[notify]`: who is told what happens.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

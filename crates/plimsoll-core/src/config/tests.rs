@@ -113,6 +113,9 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
         ("[environments.a.services.wep]\nport = 1", (5, 26), "no service `wep`", "`web`"),
         ("port = 80\n[environments.a]\n[environments.b]", (5, 8), "by `web` in `a` and by `web` in `b`", "another"),
         ("[images]\nplatforms = []", (6, 13), "no platform", "linux/amd64"),
+        ("[registries.\"a b\"]\nplain_http = true", (5, 13), "`a b` is no registry", "host"),
+        ("[registries.\"a.io\"]\nusername = \"ci\"", (5, 13), "belong together", "both"),
+        ("[registries.\"a.io\"]\nplain_http = true\nca = \"a.pem\"", (7, 6), "no certificates", "remove"),
         (
             "[images.toolchains.\"linux/arm64\"]\ntarget = \"x86_64-unknown-linux-gnu\"",
             (6, 10),

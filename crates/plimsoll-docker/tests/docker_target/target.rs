@@ -6,8 +6,9 @@ use crate::{
 };
 use plimsoll_core::{Digest, ImageRef, Secret, Slot};
 use plimsoll_deploy::{Health, Target as _};
+use plimsoll_http::{Client, ClientOptions};
 use plimsoll_local::{LocalPaths, LocalTarget, supervisor::Launch};
-use plimsoll_oci::{AuthSource, Credentials};
+use plimsoll_oci::{AuthSource, Credentials, RegistryClient, RegistryOptions};
 use std::{path::Path, sync::Arc};
 
 pub(crate) fn new(root: &Path, environment: &str) -> LocalTarget {
@@ -15,6 +16,8 @@ pub(crate) fn new(root: &Path, environment: &str) -> LocalTarget {
 }
 
 fn through(root: &Path, environment: &str, socket: &Path, auth: AuthSource) -> LocalTarget {
+    let http = Client::new(&ClientOptions::default()).unwrap();
+    let registry = RegistryClient::new(http, RegistryOptions { auth, ..RegistryOptions::default() });
     let program = std::env::current_exe().unwrap();
     let args = vec!["role:supervisor".to_owned(), root.to_string_lossy().into_owned()];
     let secrets = Arc::new(|source: &str| Ok(Secret::new(format!("secret-{source}"))));
@@ -24,7 +27,7 @@ fn through(root: &Path, environment: &str, socket: &Path, auth: AuthSource) -> L
         environment,
         Launch { program, args },
         socket.to_owned(),
-        auth,
+        registry,
         secrets,
     )
 }

@@ -42,7 +42,7 @@ pub enum ClientError {
         /// The file.
         path: PathBuf,
         /// What is wrong; never its contents.
-        reason: &'static str,
+        reason: String,
     },
     /// Wrong data; no retry helps.
     #[error("{registry} {reason} ({repository})")]

@@ -271,7 +271,7 @@ impl Session<'_> {
         let once = RetryPolicy::once();
         let response = self
             .send_under(&once, None, Repeat::IfIdempotent, |s| {
-                Client::build(s.client.http.request(Method::PUT, end.clone()).header(header::CONTENT_LENGTH, 0))
+                Client::build(s.http.request(Method::PUT, end.clone()).header(header::CONTENT_LENGTH, 0))
             })
             .await?;
         self.expect(response, StatusCode::CREATED).await.map(drop)
@@ -279,9 +279,8 @@ impl Session<'_> {
 
     /// How many bytes of an upload the registry has.
     async fn upload_offset(&self, location: Url) -> Result<u64, ClientError> {
-        let response = self
-            .send(Repeat::IfIdempotent, |s| Client::build(s.client.http.request(Method::GET, location.clone())))
-            .await?;
+        let response =
+            self.send(Repeat::IfIdempotent, |s| Client::build(s.http.request(Method::GET, location.clone()))).await?;
         let response = self.expect(response, StatusCode::NO_CONTENT).await?;
         let range = response.headers().get(header::RANGE).and_then(|r| r.to_str().ok());
         let last = range.and_then(|r| r.trim_start_matches("bytes=").split_once('-')).and_then(|(_, l)| l.parse().ok());
@@ -308,7 +307,6 @@ impl Session<'_> {
             };
             let body = file_body(&path, offset, length, count)?;
             let mut request = s
-                .client
                 .http
                 .request(method.clone(), url.clone())
                 .timeout(transfer_time(length))

@@ -1,7 +1,7 @@
 //! What the steps of a release need from outside: blob store, registry, targets, somebody to ask. Making them starts
 //! nothing and sends nothing; the local target starts its supervisor, and the registry, when a step first asks.
 
-use super::{daemons, terminal::Terminal};
+use super::{daemons, registries, terminal::Terminal};
 use crate::{cli_error::CliError, report::RunReporter, session::Session};
 use plimsoll_core::{
     EnvironmentName, Secret,
@@ -11,7 +11,7 @@ use plimsoll_deploy::{Meter, Prometheus, Queries, SecretSource, Target};
 use plimsoll_engine::{Resources, StepError};
 use plimsoll_http::{Client, ClientOptions};
 use plimsoll_local::{LocalPaths, LocalTarget, OciImages, supervisor::Launch};
-use plimsoll_oci::{AuthSource, BlobStore, RegistryClient, RegistryOptions};
+use plimsoll_oci::{BlobStore, RegistryClient};
 use plimsoll_process::Environment;
 use plimsoll_steps::{Asker, Asking, Inputs, Machine, Origins, Registry, RegistryAddress, Targets, Workspace};
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
@@ -36,9 +36,9 @@ impl Delivery {
         let http = Client::new(&options).map_err(|e| StepError::of(&e))?;
         // Asks where targets say that their replicas are: containers have addresses of networks inside this machine, which
         // plain HTTP does not leave, and no proxy of the environment leads to.
-        let probing = ClientOptions { plain_http: true, no_proxy: true, ..options };
+        let probing = ClientOptions { plain_http: true, no_proxy: true, ..options.clone() };
         let prober = Client::new(&probing).map_err(|e| StepError::of(&e))?;
-        let registry = RegistryClient::new(http.clone(), registry_options(&session.environment));
+        let registry = registries::client(session, &options, http.clone())?;
         // The kept copy: cargo may replace the executable that runs now while the supervisor still lives.
         let own = std::env::current_exe().and_then(|own| session.state.keep_executable(&own));
         let program = own
@@ -69,8 +69,8 @@ impl Delivery {
                 TargetConfig::Docker => {
                     let engine = engine(&session.environment)?;
                     let (paths, launch, secrets) = (paths.clone(), launch.clone(), Arc::clone(&secrets));
-                    let auth = registry_options(&session.environment).auth;
-                    let target = LocalTarget::in_containers(paths, name.clone(), launch, engine, auth, secrets);
+                    let registry = registry.clone();
+                    let target = LocalTarget::in_containers(paths, name.clone(), launch, engine, registry, secrets);
                     let target = Arc::new(target);
                     local.get_or_insert_with(|| Arc::clone(&target));
                     targets.insert(name.clone(), target);
@@ -149,15 +149,6 @@ pub(super) fn without(feature: &str, environment: &EnvironmentName) -> StepError
 pub(crate) fn engine(environment: &Environment) -> Result<PathBuf, StepError> {
     let host = environment.get("DOCKER_HOST").map(|value| value.to_string_lossy());
     plimsoll_docker::socket(host.as_deref()).map_err(|e| StepError::of(&e))
-}
-
-fn registry_options(environment: &Environment) -> RegistryOptions {
-    let directory = environment
-        .get("DOCKER_CONFIG")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(environment.get("HOME")?).join(".docker")));
-    let file = directory.map(|d| d.join("config.json")).filter(|f| f.exists());
-    RegistryOptions { auth: file.map_or(AuthSource::Anonymous, AuthSource::DockerConfig), ..RegistryOptions::default() }
 }
 
 /// Who counts the requests of environments that name a Prometheus for their canary.
