@@ -46,7 +46,7 @@ pub struct RegistryOptions {
 pub struct HostOptions {
     /// Its own client: one that trusts further certificates, or may speak plain HTTP.
     pub http: Option<Client>,
-    /// Spoken to in plain HTTP; loopback ones always are. The HTTP client must allow it too.
+    /// Spoken to in plain HTTP; loopback ones are unless they have a client of their own. The HTTP client must allow it too.
     pub plain_http: bool,
     /// Who logs in, whatever the other sources have.
     pub credentials: Option<Credentials>,
@@ -124,7 +124,11 @@ impl RegistryClient {
         let registry = image.registry.as_str();
         let host = registry.rsplit_once(':').filter(|(_, p)| p.bytes().all(|b| b.is_ascii_digit()));
         let host = host.map_or(registry, |(host, _)| host);
-        let plain = is_loopback_host(host) || self.options.hosts.get(registry).is_some_and(|host| host.plain_http);
+        // A client of its own that may not speak plain HTTP is for a certificate, on loopback too.
+        let plain = match self.options.hosts.get(registry) {
+            Some(named) if named.plain_http || named.http.is_some() => named.plain_http,
+            _ => is_loopback_host(host),
+        };
         let scheme = if plain { "http" } else { "https" };
         // Docker's own registry answers elsewhere than its name says, and has what has no owner in `library`.
         let hub = auth::is_hub(registry);

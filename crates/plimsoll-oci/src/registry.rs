@@ -47,6 +47,8 @@ pub struct Options {
     pub access: Option<Access>,
     /// Its certificate; without one it speaks plain HTTP.
     pub tls: Option<Certificate>,
+    /// How others reach it, where something in front of it speaks TLS; clients send their passwords there.
+    pub url: Option<String>,
 }
 
 /// Why the registry could not serve.
@@ -89,7 +91,9 @@ pub async fn serve(
     listener.set_nonblocking(true).map_err(RegistryError::Listener)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(RegistryError::Listener)?;
     let encrypted = options.tls.as_ref().map(|tls| tls::Encrypted::new(tls, address));
-    let api = Arc::new(api::Api::open(root, options)?);
+    // It may wait for somebody who collects rubbish, or upgrade what an earlier version left.
+    let opened = tokio::task::spawn_blocking(move || api::Api::open(root, options)).await;
+    let api = Arc::new(opened.map_err(|e| RegistryError::Listener(io::Error::other(e)))??);
     let app = axum::Router::new().fallback(api::handle).with_state(api);
     let served = match encrypted {
         None => axum::serve(listener, app).with_graceful_shutdown(shutdown).await,

@@ -170,8 +170,9 @@ async fn a_full_disk_refuses_a_push_and_loses_nothing() {
     let small = lab.index(2000, 400_000);
     client.push_index(&lab.store, &small.digest, &process.image("small"), &|_| ()).await.unwrap();
     let large = lab.index(2002, 1_200_000);
-    let refused = client.push_index(&lab.store, &large.digest, &process.image("large"), &|_| ()).await.unwrap_err();
-    assert!(refused.to_string().contains("507"), "{refused}");
+    // 507, unless the connection ends before the answer is read.
+    client.push_index(&lab.store, &large.digest, &process.image("large"), &|_| ()).await.unwrap_err();
+    assert_eq!(client.head(&process.image("large")).await.unwrap(), None);
     is_whole(&root);
     let here = BlobStore::open(lab.dir.path().join("pulled")).unwrap();
     for platform in plimsoll_core::Platform::ALL {

@@ -90,8 +90,11 @@ impl Compile {
         if let Some(linker) = &toolchain.linker {
             let triple = toolchain.triple.to_uppercase().replace('-', "_");
             cmd = cmd.env(format!("CARGO_TARGET_{triple}_LINKER"), linker);
-            // Packages with code in C compile it by what links it; `cc` reads the target with underscores.
-            cmd = cmd.env(format!("CC_{}", toolchain.triple.replace('-', "_")), linker);
+            // Packages with code in C compile it by what links it, if that is a compiler; `cc` reads the target with
+            // underscores.
+            if ["gcc", "clang", "cc"].iter().any(|compiler| linker.ends_with(compiler)) {
+                cmd = cmd.env(format!("CC_{}", toolchain.triple.replace('-', "_")), linker);
+            }
         }
         cmd
     }

@@ -44,7 +44,9 @@ fn the_image_of_the_other_platform_is_in_the_index_and_its_executable_runs() {
     };
     place.configure(&format!("\"{own}\""), "\"linux/amd64\", \"linux/arm64\"");
     if let Some(missing) = missing(&place) {
-        assert!(env::var_os("CI").is_none(), "in CI both platforms are built: {missing}");
+        // What CI installs is for machines of this kind.
+        let must = env::var_os("CI").is_some() && env::consts::ARCH == "x86_64";
+        assert!(!must, "in CI both platforms are built: {missing}");
         println!("skipped: {missing}");
         return;
     }

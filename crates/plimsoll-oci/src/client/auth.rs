@@ -216,10 +216,11 @@ fn parse_challenge(text: &str) -> Option<Challenge> {
     Some(Challenge::Bearer { realm: realm?, service })
 }
 
+/// Some services use the one name, some the other, and some both.
 #[derive(Deserialize)]
 struct Token {
-    #[serde(alias = "access_token")]
-    token: String,
+    token: Option<String>,
+    access_token: Option<String>,
 }
 
 /// The `Authorization` header that answers the registry's challenges, good for reading the repository `also` too.
@@ -243,9 +244,9 @@ pub(super) async fn answer(
                 return Err(denied());
             }
             let body = read_limited(response, 256 * 1024).await?;
-            let token: Token =
-                serde_json::from_slice(&body).map_err(|_| session.data("has a token service that sends no token"))?;
-            Ok(Secret::new(format!("Bearer {}", token.token)))
+            let token = serde_json::from_slice::<Token>(&body).ok().and_then(|told| told.token.or(told.access_token));
+            let token = token.ok_or_else(|| session.data("has a token service that sends no token"))?;
+            Ok(Secret::new(format!("Bearer {token}")))
         }
         None => Err(denied()),
     }

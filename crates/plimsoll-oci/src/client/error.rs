@@ -34,6 +34,12 @@ pub enum ClientError {
         /// The registry.
         registry: String,
     },
+    /// The registry does not know an upload any more.
+    #[error("{registry} gave up an upload that was on its way")]
+    Forgotten {
+        /// The registry.
+        registry: String,
+    },
     /// The file of credentials is unusable.
     #[error("cannot read credentials for {registry} out of `{path}`: {reason}")]
     Credentials {
@@ -115,6 +121,7 @@ impl ClientError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Http(error) => error.is_transient(),
+            Self::Forgotten { .. } => true,
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             _ => false,
         }

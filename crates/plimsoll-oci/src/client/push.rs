@@ -234,7 +234,7 @@ impl Session<'_> {
 
     /// Sends the blob in chunks, and goes on where the registry says that it is when one fails.
     async fn send_chunks(&self, store: &BlobStore, blob: &Descriptor, location: Url) -> Result<(), ClientError> {
-        let (mut location, mut offset, mut failures) = (location, 0, 0);
+        let (mut location, mut offset, mut furthest, mut failures) = (location, 0, 0, 0);
         while offset < blob.size {
             let length = CHUNK.min(blob.size - offset);
             let sent = self.send_part(store, blob, Method::PATCH, location.clone(), offset, length).await;
@@ -242,6 +242,7 @@ impl Session<'_> {
                 Ok(response) if response.status() == StatusCode::ACCEPTED => {
                     location = self.location(&response)?;
                     offset += length;
+                    furthest = offset.max(furthest);
                 }
                 Ok(response)
                     if !response.status().is_server_error()
@@ -254,8 +255,8 @@ impl Session<'_> {
                     failures += 1;
                     let held = self.upload_offset(location.clone()).await?.min(blob.size);
                     // A line that breaks again and again, and carries some of it each time, is a line.
-                    if held > offset {
-                        failures = 0;
+                    if held > furthest {
+                        (failures, furthest) = (0, held);
                     }
                     offset = held;
                     if failures >= self.client.options.policy.attempts {
@@ -268,7 +269,7 @@ impl Session<'_> {
             }
         }
         let end = with_digest(location, &blob.digest);
-        let once = RetryPolicy::once();
+        let once = self.once();
         let response = self
             .send_under(&once, None, Repeat::IfIdempotent, |s| {
                 Client::build(s.http.request(Method::PUT, end.clone()).header(header::CONTENT_LENGTH, 0))
@@ -277,10 +278,19 @@ impl Session<'_> {
         self.expect(response, StatusCode::CREATED).await.map(drop)
     }
 
+    /// The policy of requests that somebody above tries again; waits that the registry asks for are as long.
+    fn once(&self) -> RetryPolicy {
+        RetryPolicy { attempts: 1, ..self.client.options.policy }
+    }
+
     /// How many bytes of an upload the registry has.
     async fn upload_offset(&self, location: Url) -> Result<u64, ClientError> {
         let response =
             self.send(Repeat::IfIdempotent, |s| Client::build(s.http.request(Method::GET, location.clone()))).await?;
+        if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE) {
+            // It was restarted, or gave the upload up: another one may do.
+            return Err(ClientError::Forgotten { registry: self.image.registry.clone() });
+        }
         let response = self.expect(response, StatusCode::NO_CONTENT).await?;
         let range = response.headers().get(header::RANGE).and_then(|r| r.to_str().ok());
         let last = range.and_then(|r| r.trim_start_matches("bytes=").split_once('-')).and_then(|(_, l)| l.parse().ok());
@@ -300,7 +310,7 @@ impl Session<'_> {
         length: u64,
     ) -> Result<Response, ClientError> {
         let path = store.path(&blob.digest);
-        self.send_under(&RetryPolicy::once(), None, Repeat::IfIdempotent, |s| {
+        self.send_under(&self.once(), None, Repeat::IfIdempotent, |s| {
             let counter = Arc::clone(&s.bytes);
             let count = move |n: usize| {
                 counter.fetch_add(n as u64, Ordering::Relaxed);

@@ -17,7 +17,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::Semaphore;
 
 /// Requests worked on at once; each may hold a blocking thread, of which tokio has 512.
@@ -25,6 +29,8 @@ const MAX_REQUESTS: usize = 256;
 
 /// Passwords compared at once: each keeps a processor busy for a while.
 const MAX_LOGINS: usize = 2;
+/// How long somebody waits for their turn.
+const LOGIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Api {
     pub(super) storage: Storage,
@@ -131,15 +137,34 @@ fn permit(api: &Api, place: &Place, request: &Request) -> Result<Permit, ApiErro
     if api.options.read_only && action != Action::Pull {
         return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "the registry is read-only"));
     }
-    let Some(access) = &api.options.access else { return Ok(Permit::ALL) };
+    let Some(access) = &api.options.access else {
+        // A page in this machine's browser may have a name of its own lead here; it cannot have this one.
+        let local = host(request).is_none_or(|host| host_is_local(&host));
+        let denied =
+            || ApiError::new(StatusCode::FORBIDDEN, "DENIED", "this registry is called by its loopback address");
+        return if local { Ok(Permit::ALL) } else { Err(denied()) };
+    };
     let wanted = place.repository().map(|repository| (repository, action));
     access.check(request.headers(), wanted, &realm(api, request), SystemTime::now())
 }
 
+/// The host that the request is for, with its port.
+fn host(request: &Request) -> Option<String> {
+    let host = request.headers().get(header::HOST)?.to_str().ok()?;
+    Some(host.to_owned()).filter(|host| !host.contains(['"', '\\', ' ']))
+}
+
+fn host_is_local(host: &str) -> bool {
+    let port = |(_, port): &(&str, &str)| port.bytes().all(|b| b.is_ascii_digit());
+    plimsoll_http::is_loopback_host(host.rsplit_once(':').filter(port).map_or(host, |(host, _)| host))
+}
+
 /// Where tokens are got, by the name under which who asks knows this registry.
 fn realm(api: &Api, request: &Request) -> String {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.filter(|host| !host.contains(['"', '\\', ' '])).unwrap_or("localhost");
+    if let Some(url) = &api.options.url {
+        return format!("{}/token", url.trim_end_matches('/'));
+    }
+    let host = host(request).unwrap_or_else(|| "localhost".to_owned());
     format!("{}://{host}/token", if api.options.tls.is_some() { "https" } else { "http" })
 }
 
@@ -149,7 +174,10 @@ async fn token(api: &Arc<Api>, request: Parts) -> Result<Response, ApiError> {
         return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "tokens are asked for by GET"));
     }
     let query = Parameters::of(&request.uri)?;
-    let _login = api.logins.acquire().await.map_err(|e| ApiError::internal(&e))?;
+    let login = tokio::time::timeout(LOGIN, api.logins.acquire())
+        .await
+        .map_err(|_| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many log in at once"))?;
+    let _login = login.map_err(|e| ApiError::internal(&e))?;
     let token = api
         .blocking(move |api| {
             let access = api.options.access.as_ref().expect("asked for only where there are users");

@@ -1,7 +1,7 @@
 //! Collecting rubbish: what nothing names any more, in a registry that may be serving meanwhile.
 //!
-//! First what is old is listed, then it is looked at what is named, without a lock: that may take long. Then each old thing
-//! that nothing names is removed in a turn of its own, if nobody wanted it since. Whoever pushes says so by the time of a
+//! First what is old is listed, then it is looked at what is named: for manifests, which are few, in a turn alone, for blobs
+//! without one, because that may take long. Then each old thing that nothing names is removed, if nobody wanted it since. Whoever pushes says so by the time of a
 //! file: looking for a blob, mounting it and naming it in a manifest make its link young, and what is younger than the grace
 //! stays. So the grace must be longer than a push takes from looking for its first blob to its last manifest.
 
@@ -97,13 +97,8 @@ impl Sweep<'_> {
         Ok(old)
     }
 
-    /// Does something to a file that was `wanted` last at that time if that is still so when nobody can want it.
-    fn take(
-        &self,
-        path: &Path,
-        wanted: SystemTime,
-        act: impl FnOnce(&Storage) -> Result<(), ApiError>,
-    ) -> io::Result<bool> {
+    /// Removes a file that was `wanted` last at that time if that is still so when nobody can want it.
+    fn take(&self, path: &Path, wanted: SystemTime) -> io::Result<bool> {
         if self.dry_run {
             return Ok(true);
         }
@@ -111,7 +106,7 @@ impl Sweep<'_> {
         let _alone = self.storage.alone().map_err(failed)?;
         let still = self.old(path)? == Some(wanted);
         if still {
-            act(self.storage).map_err(failed)?;
+            remove(path).map_err(failed)?;
         }
         Ok(still)
     }
@@ -124,7 +119,7 @@ impl Sweep<'_> {
         let paths = entries.flatten().map(|entry| entry.path()).collect();
         for (_, path, wanted) in self.all_old(paths, PathBuf::clone)? {
             let size = size(&path);
-            if self.take(&path, wanted, |_| remove(&path))? {
+            if self.take(&path, wanted)? {
                 self.collected.uploads += 1;
                 self.collected.bytes += size;
             }
@@ -137,12 +132,22 @@ impl Sweep<'_> {
         let all = self.storage.digests(repository, MANIFESTS)?;
         let old = self.all_old(all, |digest| self.storage.manifest_path(repository, digest))?;
         let mut dropped = BTreeSet::new();
+        if old.is_empty() {
+            return Ok(dropped);
+        }
+        // Once more with everybody waiting: a tag that is given now leads to more than the manifest it is given to.
+        let failed = |error: ApiError| io::Error::other(error.message);
+        let _alone = if self.dry_run { None } else { Some(self.storage.alone().map_err(failed)?) };
         let Some(kept) = self.tagged(repository)? else { return Ok(dropped) };
         for (digest, path, wanted) in old.into_iter().filter(|(digest, ..)| !kept.contains(digest)) {
-            if self.take(&path, wanted, |storage| storage.drop_manifest(repository, &digest))? {
-                self.collected.manifests += 1;
-                dropped.insert(digest);
+            if self.old(&path)? != Some(wanted) {
+                continue;
             }
+            if !self.dry_run {
+                self.storage.drop_manifest(repository, &digest).map_err(failed)?;
+            }
+            self.collected.manifests += 1;
+            dropped.insert(digest);
         }
         Ok(dropped)
     }
@@ -175,7 +180,7 @@ impl Sweep<'_> {
         let mut gone = BTreeSet::new();
         let Some(named) = self.storage.named(repository, dropped)? else { return Ok(gone) };
         for (_, path, wanted) in old.into_iter().filter(|(digest, ..)| !named.contains(digest)) {
-            if self.take(&path, wanted, |_| remove(&path))? {
+            if self.take(&path, wanted)? {
                 self.collected.links += 1;
                 gone.insert(path);
             }
@@ -191,10 +196,13 @@ impl Sweep<'_> {
         for repository in self.storage.repositories()? {
             let links = self.storage.digests(&repository, BLOBS)?.into_iter();
             had.extend(links.filter(|digest| !gone.contains(&self.storage.link_path(&repository, digest))));
+            // One that does not read may name any. And what is named stays, whatever became of its link.
+            let Some(named) = self.storage.named(&repository, &BTreeSet::new())? else { return Ok(()) };
+            had.extend(named);
         }
         for (_, path, wanted) in old.into_iter().filter(|(digest, ..)| !had.contains(digest)) {
             let size = size(&path);
-            if self.take(&path, wanted, |_| remove(&path))? {
+            if self.take(&path, wanted)? {
                 self.collected.blobs += 1;
                 self.collected.bytes += size;
             }

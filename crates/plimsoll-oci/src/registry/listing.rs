@@ -47,7 +47,8 @@ pub fn list(root: &Path) -> Result<Vec<Repository>, RegistryError> {
                 blobs.extend(view.blobs().map(|blob| (blob.digest.clone(), blob.size)));
             }
         }
-        let (manifests, bytes) = (digests.len() as u64, blobs.values().sum());
+        let (manifests, bytes) =
+            (digests.len() as u64, blobs.values().fold(0, |sum: u64, size| sum.saturating_add(*size)));
         repositories.push(Repository { name, tags, manifests, bytes });
     }
     Ok(repositories)

@@ -14,8 +14,10 @@ use axum::{
 };
 use plimsoll_core::Digest;
 use serde_json::json;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+/// How long a manifest may take to arrive: 4 MiB over a slow line.
+const SLOWEST: Duration = Duration::from_mins(1);
 /// Tags listed in one answer.
 const PAGE: usize = 1000;
 
@@ -29,7 +31,9 @@ pub(super) async fn get(api: &Arc<Api>, repository: String, reference: Reference
                 Reference::Digest(digest) => digest,
                 Reference::Tag(tag) => api.storage.tag(&repository, &tag)?,
             };
+            let _turn = api.storage.shared()?;
             let bytes = api.storage.manifest(&repository, &digest)?;
+            api.storage.renew_manifest(&repository, &digest)?;
             Ok((digest, bytes))
         })
         .await?;
@@ -52,7 +56,9 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let limit = usize::try_from(MAX_MANIFEST).expect("4 MiB fit");
-    let bytes = axum::body::to_bytes(body, limit).await.map_err(|_| {
+    let read = tokio::time::timeout(SLOWEST, axum::body::to_bytes(body, limit)).await;
+    let read = read.map_err(|_| ApiError::bad("MANIFEST_INVALID", "the manifest took too long"))?;
+    let bytes = read.map_err(|_| {
         let message = "the manifest is longer than 4 MiB, or broke off";
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID", message)
     })?;

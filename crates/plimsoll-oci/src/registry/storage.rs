@@ -59,10 +59,9 @@ impl Storage {
         }
         for repository in self.repositories()? {
             for digest in self.digests(&repository, MANIFESTS)? {
-                let Some(view) = self.manifest(&repository, &digest).ok().and_then(|b| ManifestView::parse(&b).ok())
-                else {
-                    continue;
-                };
+                let bytes = self.stored_manifest(&repository, &digest)?.unwrap_or_default();
+                // What does not read is served to nobody, and keeps all blobs from being collected.
+                let Ok(view) = ManifestView::parse(&bytes) else { continue };
                 for blob in view.blobs() {
                     self.link(&repository, &blob.digest)?;
                 }
@@ -107,7 +106,19 @@ impl Storage {
     /// The size of a blob that the repository has. Who asks may be about to name it: for a while it is not rubbish.
     pub(super) fn blob(&self, repository: &str, digest: &Digest) -> Result<u64, ApiError> {
         let unknown = || ApiError::absent("BLOB_UNKNOWN", format!("there is no blob {digest}"));
-        if renew(&self.link_path(repository, digest))? { Ok(self.blobs.size(digest)?) } else { Err(unknown()) }
+        if !renew(&self.link_path(repository, digest))? {
+            // A process of an earlier version that still serves makes no links.
+            let size = self.blobs.size(digest)?;
+            let named = self.named(repository, &BTreeSet::new())?.is_some_and(|named| named.contains(digest));
+            return if named { Ok(size) } else { Err(unknown()) };
+        }
+        Ok(self.blobs.size(digest)?)
+    }
+
+    /// Says that a manifest is wanted: who asks may be about to name it.
+    pub(super) fn renew_manifest(&self, repository: &str, digest: &Digest) -> Result<(), ApiError> {
+        renew(&self.manifest_path(repository, digest))?;
+        Ok(())
     }
 
     /// Lets the repository have a blob whose bytes are here.
@@ -222,7 +233,9 @@ impl Storage {
 
     /// The same by who has the turn alone.
     pub(super) fn drop_manifest(&self, repository: &str, digest: &Digest) -> Result<(), ApiError> {
-        let view = ManifestView::parse(&self.manifest(repository, digest)?).ok();
+        let unknown = || ApiError::absent("MANIFEST_UNKNOWN", format!("there is no manifest {digest}"));
+        // Also one that is damaged: it is to go.
+        let view = ManifestView::parse(&self.stored_manifest(repository, digest)?.ok_or_else(unknown)?).ok();
         for tag in self.tags(repository)? {
             if self.tag(repository, &tag).is_ok_and(|d| d == *digest) {
                 remove(&self.tag_path(repository, &tag))?;

@@ -17,7 +17,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 /// Who does not say hello within this time is gone.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes at once; each costs a little memory and, for a moment, a processor.
-const MAX_HANDSHAKES: usize = 64;
+const MAX_HANDSHAKES: usize = 256;
 
 /// A certificate with its key.
 #[derive(Debug, Clone)]

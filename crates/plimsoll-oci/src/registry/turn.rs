@@ -31,7 +31,11 @@ impl Turns {
 
     /// With others who add. What is seen to be there stays there meanwhile.
     pub(super) fn shared(&self) -> io::Result<Turn> {
-        let file = self.file()?;
+        let file = self.file().or_else(|error| match error.kind() {
+            // Where nothing can be written, reading is enough to share.
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => File::open(&self.0),
+            _ => Err(error),
+        })?;
         file.lock_shared()?;
         Ok(Turn { _file: file })
     }

@@ -114,6 +114,13 @@ impl Uploads {
             let message = format!("what was sent has the digest {actual}, not {expected}");
             return Err(ApiError::bad("DIGEST_INVALID", message));
         }
+        let file = File::open(&held.path)
+            .map_err(|e| if e.kind() == io::ErrorKind::NotFound { unknown() } else { e.into() })?;
+        if file.metadata()?.len() != held.offset {
+            return Err(ApiError::bad("BLOB_UPLOAD_INVALID", "the upload was changed by somebody else"));
+        }
+        // What takes long is done before the turn: others may want it alone.
+        file.sync_all()?;
         let _turn = storage.shared()?;
         if !held.path.is_file() {
             return Err(unknown());
@@ -186,6 +193,8 @@ pub(super) async fn receive(held: Held, body: Body) -> Result<Held, ApiError> {
             io::ErrorKind::NotFound => unknown(),
             _ => e.into(),
         })?;
+        // A piece that was written in part, as when the disk was full, is not in the hash.
+        file.set_len(held.offset)?;
         while let Some(piece) = rx.blocking_recv() {
             held.append(&mut file, &piece)?;
         }
@@ -225,7 +234,7 @@ pub(super) fn check_range(range: Option<&str>, offset: u64, length: Option<u64>)
         Some((first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?))
     });
     let fits = parsed.is_some_and(|(first, last)| {
-        first == offset && last >= first && length.is_none_or(|length| last - first + 1 == length)
+        first == offset && last >= first && length.is_none_or(|length| (last - first).checked_add(1) == Some(length))
     });
     if fits {
         return Ok(());

@@ -49,6 +49,9 @@ pub(crate) struct ServeArgs {
     /// Let others pull
     #[arg(long, requires = "htpasswd")]
     pub(crate) anonymous_pull: bool,
+    /// How others reach it, where a proxy in front of it ends TLS
+    #[arg(long, value_name = "URL", requires = "htpasswd")]
+    pub(crate) url: Option<String>,
     /// Its certificate and those that vouch for it, PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,

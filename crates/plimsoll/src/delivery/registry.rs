@@ -64,7 +64,7 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
         }
         _ => None,
     };
-    Ok(Options { read_only: args.read_only, access, tls })
+    Ok(Options { read_only: args.read_only, access, tls, url: args.url.clone() })
 }
 
 fn users(path: &Path, anonymous_pull: bool) -> Result<Access, CliError> {
