@@ -4,10 +4,16 @@
 //! by the engine, without a login.
 
 use crate::{EngineError, engine::Engine};
-use bollard::{body_try_stream, errors::Error, query_parameters::BuildImageOptionsBuilder};
-use futures_util::{StreamExt as _, stream::try_unfold};
+use bollard::{
+    body_try_stream,
+    errors::Error,
+    query_parameters::{BuildImageOptionsBuilder, ImportImageOptionsBuilder},
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream::try_unfold};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    io,
     path::Path,
     time::Duration,
 };
@@ -51,12 +57,7 @@ pub async fn build(
     say: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<String, EngineError> {
     let engine = Engine::connect(socket).await?;
-    let file = File::open(context).await.map_err(|source| EngineError::Context { path: context.to_owned(), source })?;
-    let body = try_unfold(file, |mut file| async move {
-        let mut piece = Vec::with_capacity(PIECE);
-        file.read_buf(&mut piece).await?;
-        Ok((!piece.is_empty()).then(|| (piece.into(), file)))
-    });
+    let body = pieces(context).await?;
     let unordered = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<HashMap<_, _>>();
     let options = BuildImageOptionsBuilder::new().dockerfile(&what.dockerfile).t(&what.name).rm(true).forcerm(true);
     let options = options.buildargs(&unordered(&what.args)).labels(&unordered(&what.labels));
@@ -109,6 +110,35 @@ impl Told {
         let (dockerfile, last) = (what.dockerfile.clone(), self.last.into());
         EngineError::Build { dockerfile, instruction: self.instruction, reason, last }
     }
+}
+
+/// Has the engine load the images of the tar archive `file`. One that does not take them within a quarter of an hour is an
+/// error.
+pub async fn load(socket: &Path, file: &Path) -> Result<(), EngineError> {
+    let engine = Engine::connect(socket).await?;
+    let api = engine.api.clone().with_timeout(BEGIN);
+    let body = pieces(file).await?;
+    let mut told =
+        std::pin::pin!(api.import_image_stream(ImportImageOptionsBuilder::new().quiet(true).build(), body, None));
+    // Ends with what the engine says of it.
+    while let Some(line) = told.next().await {
+        let line = line.map_err(|e| engine.failed("load images", e))?;
+        if let Some(error) = line.error_detail.and_then(|detail| detail.message) {
+            let source = Box::new(Error::DockerStreamError { error });
+            return Err(EngineError::Failed { what: "load images".to_owned(), source });
+        }
+    }
+    Ok(())
+}
+
+/// A file, piece by piece.
+async fn pieces(file: &Path) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, EngineError> {
+    let opened = File::open(file).await.map_err(|source| EngineError::Context { path: file.to_owned(), source })?;
+    Ok(try_unfold(opened, |mut file| async move {
+        let mut piece = Vec::with_capacity(PIECE);
+        file.read_buf(&mut piece).await?;
+        Ok((!piece.is_empty()).then(|| (piece.into(), file)))
+    }))
 }
 
 /// Writes an image of the engine to `file`, as a tar archive. An engine that does not begin within a quarter of an hour is an

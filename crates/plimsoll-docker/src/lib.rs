@@ -24,7 +24,7 @@ mod replica;
 mod runtime;
 mod socket;
 
-pub use build::{Build, build, export};
+pub use build::{Build, build, export, load};
 pub use engine::version;
 pub use error::EngineError;
 pub use runtime::Containers;

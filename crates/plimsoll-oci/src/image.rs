@@ -4,6 +4,7 @@ use crate::layer::write_layer;
 use crate::{
     BlobError, BlobStore, Compression, Contents, Descriptor, Entry, Layer, LayerError, PlatformSpec, descriptor,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use oci_spec::image as oci;
 use plimsoll_core::{Classify, ErrorClass, Platform};
 use serde::Serialize;
@@ -227,14 +228,38 @@ pub struct ServiceImage<'a> {
 /// The user that services run as: no name of a person, no right to anything.
 const NONROOT: u32 = 65_532;
 
-/// Writes an image with `/bin/<name>`, a user `nonroot` and a `/tmp`, and nothing else.
+/// Where programs of most distributions look for the certificates that they trust.
+const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+
+/// Mozilla's certificates, as PEM. They come with this version of Plimsoll and not from the machine, so that images of two
+/// machines have the same.
+fn certificates() -> Vec<u8> {
+    let mut text = String::new();
+    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        let encoded = STANDARD.encode(certificate);
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in encoded.as_bytes().chunks(64) {
+            text.extend(line.iter().map(|byte| char::from(*byte)));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text.into_bytes()
+}
+
+/// Writes an image with `/bin/<name>`, a user `nonroot`, the certificates that are trusted and a `/tmp`, and nothing else.
 ///
 /// The lower layer holds what no release changes, at a fixed time, so that all services and versions share it.
 pub fn service_image(store: &BlobStore, service: &ServiceImage<'_>) -> Result<Descriptor, ImageError> {
     let passwd = format!("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{NONROOT}:{NONROOT}:nonroot:/tmp:/sbin/nologin\n");
     let group = format!("root:x:0:\nnonroot:x:{NONROOT}:\n");
     let text = |path: &str, text: String| Entry::new(path, 0o644, Contents::Bytes(text.into_bytes()));
-    let base = vec![text("etc/passwd", passwd), text("etc/group", group), Entry::new("tmp", 0o1777, Contents::Dir)];
+    let base = vec![
+        text("etc/passwd", passwd),
+        text("etc/group", group),
+        Entry::new(CERTIFICATES, 0o644, Contents::Bytes(certificates())),
+        Entry::new("tmp", 0o1777, Contents::Dir),
+    ];
     let binary = Entry::new(format!("bin/{}", service.name), 0o755, Contents::File(service.binary.to_owned()));
     let layers = vec![
         write_layer(store, base, 0, Compression::Gzip)?,
@@ -304,6 +329,15 @@ mod tests {
         assert_eq!(config["config"]["User"], "65532:65532");
         assert_eq!(config["config"]["Labels"]["label7"], "7");
         assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_certificates_are_some_and_read_as_such() {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        let pem = certificates();
+        let read: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().unwrap();
+        assert_eq!(read, webpki_root_certs::TLS_SERVER_ROOT_CERTS);
+        assert!(read.len() > 100, "{}", read.len());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod descriptor;
 mod elf;
 mod image;
 mod layer;
+mod layout;
 pub mod registry;
 mod unpack;
 
@@ -33,4 +34,5 @@ pub use descriptor::{
 pub use elf::{NotRunnable, static_executable};
 pub use image::{ImageError, ImageSpec, IndexSpec, ServiceImage, service_image, write_image, write_index};
 pub use layer::{Compression, Contents, Entry, Layer, LayerError, check_path, write_layer};
+pub use layout::{LayoutError, NamedImage, write_archive, write_layout};
 pub use unpack::{Rootfs, UnpackError, UnpackLimits, unpack};

@@ -33,7 +33,7 @@ pub struct Built {
 
 impl Step for Image {
     const NAME: &'static str = "image";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type In = Vec<Compiled>;
     type Out = Built;
 }

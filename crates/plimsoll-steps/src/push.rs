@@ -92,8 +92,8 @@ impl Effect for Push {
                 .await
                 .map_err(|e| StepError::of(&e).during(format!("cannot push {}", built.service)))?;
             cx.log(&format!(
-                "{image}@{}: {} blobs sent ({} bytes), {} were there",
-                report.digest, report.blobs_sent, report.bytes_sent, report.blobs_present
+                "{image}@{}: {} blobs sent ({} bytes), {} mounted, {} were there",
+                report.digest, report.blobs_sent, report.bytes_sent, report.blobs_mounted, report.blobs_present
             ));
             if report.digest != built.digest {
                 return Err(StepError::internal(format!(

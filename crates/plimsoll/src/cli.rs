@@ -85,7 +85,10 @@ pub(crate) enum Command {
     /// Compile the services
     Build,
     /// Build the images
-    Image,
+    #[command(
+        after_help = "Examples:\n  cargo xtask image\n  cargo xtask image --load                 then: docker run shop/web:0.3.0\n  cargo xtask image --output images.tar    an archive for `docker load`, skopeo and others\n  cargo xtask image --output layout        a directory: an OCI image layout"
+    )]
+    Image(ImageArgs),
     /// Push the images to the registry
     Push,
     /// Release as far as an environment: check, build, push, cut over; asks where its gate does
@@ -227,6 +230,17 @@ pub(crate) enum Command {
         /// The run
         run: String,
     },
+}
+
+/// `image`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ImageArgs {
+    /// Write them too: into a directory, absent or empty, or into an archive where the name ends in `.tar`
+    #[arg(long, value_name = "DIR|TAR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Load those for this machine's platform into its Docker Engine
+    #[arg(long)]
+    pub(crate) load: bool,
 }
 
 /// `approve`.
@@ -378,7 +392,7 @@ impl Command {
             }
             Self::Tidy => of("ci", &["tidy"]),
             Self::Build => of("release", &["compile", "build"]),
-            Self::Image => of("release", &["image"]),
+            Self::Image(_) => of("release", &["image", "docker-build"]),
             Self::Push => of("release", &["push"]),
             Self::Deploy { env } => at("deploy", env),
             Self::Rollback(args) if !args.dry_run => Wanted {
@@ -411,7 +425,7 @@ impl Command {
             | Self::Registry(_)
             | Self::Down
             | Self::Notify { .. }
-            | Self::Image => true,
+            | Self::Image(_) => true,
             other => other.wanted().is_some_and(|wanted| wanted.pipeline != "ci"),
         }
     }
@@ -460,6 +474,7 @@ mod tests {
             "test",
             "build",
             "image",
+            "image --output images.tar --load",
             "push",
             "deploy staging",
             "smoke staging",

@@ -9,6 +9,7 @@ mod diff;
 mod doctor;
 mod drill;
 mod environments;
+mod images;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod notify;
@@ -25,6 +26,7 @@ mod testing;
 
 pub(crate) use daemons::hidden;
 pub(crate) use doctor::doctor;
+pub(crate) use images::images;
 #[cfg(feature = "kubernetes")]
 pub(crate) use kubernetes::rendered;
 pub(crate) use resources::resources;

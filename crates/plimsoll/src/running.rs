@@ -66,13 +66,13 @@ pub(crate) fn run_id(now: Timestamp) -> RunId {
     RunId::new(now, u16::try_from(random() & 0xffff).expect("sixteen bits are kept"))
 }
 
-/// Starts a run and reports how it went.
+/// Starts a run and reports how it went; gives the report too.
 pub(crate) async fn start(
     session: &Session,
     pipeline: &Pipeline,
     inputs: &Inputs,
     workspace: Workspace,
-) -> Result<ExitCode, CliError> {
+) -> Result<(ExitCode, Report), CliError> {
     let reporter = Arc::new(RunReporter::new(session));
     let setup = setup(session, inputs, workspace, &reporter).await?;
     let id = run_id((setup.clock)());
@@ -84,8 +84,8 @@ pub(crate) async fn start(
     };
     let cancel = Cancel::new();
     interrupt::watch(cancel.clone());
-    let report = setup.start(pipeline, &id, start, cancel).await;
-    Ok(finish(session, &reporter, &inputs.source.version, &report?))
+    let report = setup.start(pipeline, &id, start, cancel).await?;
+    Ok((finish(session, &reporter, &inputs.source.version, &report), report))
 }
 
 /// Goes on with a run whose inputs were read back.

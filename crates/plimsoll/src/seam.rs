@@ -2,12 +2,12 @@
 //! everything else is the same code with and without the feature.
 
 use crate::{
-    cli::Command,
+    cli::{Command, ImageArgs},
     cli_error::CliError,
     report::{Finding, RunReporter},
     session::Session,
 };
-use plimsoll_engine::{Resources, StepError};
+use plimsoll_engine::{Report, Resources, StepError};
 use plimsoll_steps::{Inputs, RenderedObjects, Workspace};
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
@@ -37,6 +37,23 @@ pub(crate) async fn rendered(session: &Session) -> Result<RenderedObjects, StepE
     {
         let _ = session;
         Ok(RenderedObjects::new())
+    }
+}
+
+/// Hands the images of a run out, as its command asked for.
+#[cfg_attr(not(feature = "delivery"), expect(clippy::unused_async, reason = "the other form awaits"))]
+pub(crate) async fn images(
+    session: &Session,
+    args: &ImageArgs,
+    version: &str,
+    report: &Report,
+) -> Result<(), CliError> {
+    #[cfg(feature = "delivery")]
+    return crate::delivery::images(session, args, version, report).await;
+    #[cfg(not(feature = "delivery"))]
+    {
+        let _ = (session, args, version, report);
+        Ok(())
     }
 }
 

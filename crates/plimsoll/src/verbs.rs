@@ -26,7 +26,7 @@ pub(crate) fn run(
     args: &[OsString],
 ) -> Result<ExitCode, CliError> {
     if let Some(wanted) = command.wanted() {
-        return start(session, project, wanted);
+        return start(session, project, command, wanted);
     }
     match command {
         Command::Resume { run } => resume::resume(session, project, run.as_deref(), args),
@@ -42,11 +42,18 @@ pub(crate) fn run(
     }
 }
 
-fn start(session: &Session, project: &Project, wanted: Wanted) -> Result<ExitCode, CliError> {
+fn start(session: &Session, project: &Project, command: &Command, wanted: Wanted) -> Result<ExitCode, CliError> {
     running::runtime()?.block_on(async {
         let (inputs, workspace) = session.inputs(wanted).await?;
         let pipeline = project.build(&inputs)?;
-        running::start(session, &pipeline, &inputs, workspace).await
+        let (code, report) = running::start(session, &pipeline, &inputs, workspace).await?;
+        match command {
+            Command::Image(args) if code == ExitCode::SUCCESS => {
+                seam::images(session, args, &inputs.source.version, &report).await?;
+                Ok(code)
+            }
+            _ => Ok(code),
+        }
     })
 }
 

@@ -1,4 +1,5 @@
-//! Images for two platforms: both are in the index, and the one of the other platform runs, under an emulator here.
+//! Images for two platforms: both are in the index, and the one of the other platform runs, under an emulator here. And what
+//! `image` hands out, read by skopeo and run by an engine.
 
 use crate::{
     fixture::tool,
@@ -82,4 +83,38 @@ fn executable(directory: &Path) -> PathBuf {
         tool("tar", &["-xzf", blob], directory);
     }
     directory.join("bin/web")
+}
+
+#[test]
+fn images_are_handed_out_as_files_and_to_an_engine() {
+    let place = Place::new();
+    let (archive, layout) = (place.beside("out").join("images.tar"), place.beside("out").join("layout"));
+    let said = place.run(&["image", "--output", archive.to_str().unwrap()]).expect(0);
+    assert!(said.out.contains("2 images in"), "{}", said.text());
+    place.run(&["image", "--output", layout.to_str().unwrap()]).expect(0);
+    place.run(&["image", "--output", layout.to_str().unwrap()]).expect(2).says("is not empty");
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let names = index["manifests"].as_array().unwrap().iter();
+    let names: Vec<&str> =
+        names.map(|m| m["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap()).collect();
+    let web = names.iter().find(|name| name.starts_with("shop/web:")).unwrap();
+    let digest = |from: String| {
+        let inspected: Value = serde_json::from_str(&skopeo(&["inspect", "--config", &from])).unwrap();
+        inspected["rootfs"]["diff_ids"].clone()
+    };
+    let wanted = digest(format!("oci:{}:{web}", layout.display()));
+    assert_eq!(digest(format!("docker-archive:{}:docker.io/{web}", archive.display())), wanted);
+    assert_eq!(digest(format!("oci-archive:{}:{web}", archive.display())), wanted);
+
+    if !Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success()) {
+        assert!(env::var_os("CI").is_none(), "no Docker Engine answers");
+        println!("skipped: no Docker Engine answers");
+        return;
+    }
+    place.run(&["image", "--load"]).expect(0).says(web);
+    let told = tool("docker", &["image", "inspect", "--format", "{{json .RootFS.Layers}}", web], &layout);
+    for name in names {
+        tool("docker", &["image", "rm", name], &layout);
+    }
+    assert_eq!(serde_json::from_str::<Value>(&told).unwrap(), wanted);
 }

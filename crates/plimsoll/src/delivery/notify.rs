@@ -12,5 +12,5 @@ pub(crate) async fn notify(session: &Session, message: Option<&str>) -> Result<E
     let pipeline = pipeline("notify", |graph| {
         graph.effect("", Say::new(&inputs, message), ());
     });
-    running::start(session, &pipeline, &inputs, workspace).await
+    Ok(running::start(session, &pipeline, &inputs, workspace).await?.0)
 }
