@@ -8,11 +8,13 @@ mod auth;
 mod error;
 mod pull;
 mod push;
+mod referrers;
 
 pub use auth::{AuthSource, CredentialHelpers, Credentials};
 pub use error::ClientError;
 pub use pull::PullReport;
 pub use push::{PushEvent, PushReport};
+pub use referrers::Referrer;
 
 use crate::{DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST, MAX_MANIFEST, ManifestView};
 use bytes::Bytes;
@@ -62,6 +64,8 @@ pub struct RegistryClient {
     tokens: Arc<Mutex<HashMap<String, Token>>>,
     /// Held while a token is asked for: who finds theirs too old at the same time waits for it and takes it as well.
     renewing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while the index under a subject's tag is read and written: of two who do so at once one loses the other's entry.
+    listing: Arc<tokio::sync::Mutex<()>>,
     /// A repository that has a blob, by registry and digest, for others to mount it from. Forgotten when it gets large.
     seen: Arc<Mutex<HashMap<(String, Digest), String>>>,
 }
@@ -86,6 +90,7 @@ impl RegistryClient {
             options: Arc::new(options),
             tokens: Arc::default(),
             renewing: Arc::default(),
+            listing: Arc::default(),
             seen: Arc::default(),
         }
     }

@@ -187,7 +187,7 @@ fn unordered(map: &BTreeMap<String, String>) -> HashMap<String, String> {
 }
 
 /// JSON with sorted keys, whatever order the types or the JSON library keep.
-fn canonical(value: &impl Serialize, part: &'static str) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn canonical(value: &impl Serialize, part: &'static str) -> Result<Vec<u8>, ImageError> {
     let value = serde_json::to_value(value).map_err(ImageError::spec(part))?;
     serde_json::to_vec(&Sorted(&value)).map_err(ImageError::spec(part))
 }

@@ -11,6 +11,7 @@
 //! and the archives that Docker Engines export.
 
 mod archive;
+mod artifact;
 mod blob_store;
 mod client;
 mod descriptor;
@@ -22,9 +23,10 @@ pub mod registry;
 mod unpack;
 
 pub use archive::{ArchiveError, import_archive};
+pub use artifact::{Artifact, Said, write_artifact};
 pub use blob_store::{BlobError, BlobStore, BlobWriter};
 pub use client::{
-    AuthSource, ClientError, CredentialHelpers, Credentials, HostOptions, PullReport, PushEvent, PushReport,
+    AuthSource, ClientError, CredentialHelpers, Credentials, HostOptions, PullReport, PushEvent, PushReport, Referrer,
     RegistryClient, RegistryOptions,
 };
 pub use descriptor::{

@@ -52,7 +52,8 @@ mod tests {
     fn secrets_of_services_channels_metrics_and_registries_are_found() {
         let text = "[project]\nname = \"shop\"\n[services.web]\npackage = \"web\"\nsecrets = { KEY = { env = \"A\" } }\n\
                     [notify.slack]\nwebhook = { file = \"b\" }\n[notify.webhook]\nurl = { env = \"C\" }\nsecret = { env = \"D\" }\n\
-                    [environments.staging.canary.prometheus]\nurl = \"https://p.example\"\nrequests = \"r\"\nfailed = \"f\"\n\
+                    [environments.staging]\nstrategy = { kind = \"canary\" }\n[environments.staging.canary.prometheus]\n\
+                    url = \"https://p.example\"\nrequests = \"{slot}\"\nfailed = \"{slot}\"\nlatency = \"{slot}\"\n\
                     token = { env = \"E\" }\n[registries.\"a.io\"]\nusername = \"ci\"\npassword = { file = \"f\" }\n";
         let config = Config::parse(text, "plimsoll.toml").unwrap();
         let names: Vec<String> = sources(&config).iter().map(ToString::to_string).collect();

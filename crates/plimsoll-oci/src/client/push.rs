@@ -131,7 +131,7 @@ impl Contents {
 }
 
 /// How a blob got into the repository.
-enum Arrived {
+pub(super) enum Arrived {
     Before,
     Mounted,
     Sent,
@@ -145,7 +145,7 @@ enum Begun {
 
 impl Session<'_> {
     /// Sends a blob unless it is there, or can be taken over from another repository.
-    async fn push_blob(&self, store: &BlobStore, blob: &Descriptor) -> Result<Arrived, ClientError> {
+    pub(super) async fn push_blob(&self, store: &BlobStore, blob: &Descriptor) -> Result<Arrived, ClientError> {
         let attempts = AtomicU32::new(0);
         let judge = |outcome: &Result<Arrived, ClientError>| match outcome {
             Err(error) if error.is_transient() => Verdict::Transient(None),
@@ -330,13 +330,14 @@ impl Session<'_> {
         .await
     }
 
-    async fn put_manifest(
+    /// Sends a manifest; tells whether the registry lists it among the referrers of its subject.
+    pub(super) async fn put_manifest(
         &self,
         reference: &str,
         digest: &Digest,
         media_type: &str,
         bytes: &[u8],
-    ) -> Result<(), ClientError> {
+    ) -> Result<bool, ClientError> {
         let path = format!("manifests/{reference}");
         let build = |s: &Self| -> Result<_, HttpError> {
             let request = s.request(Method::PUT, &path)?.header(header::CONTENT_TYPE, media_type);
@@ -348,7 +349,7 @@ impl Session<'_> {
         if stored.is_some_and(|stored| stored != digest.as_str()) {
             return Err(self.data("stored another manifest than was sent"));
         }
-        Ok(())
+        Ok(response.headers().contains_key("oci-subject"))
     }
 }
 

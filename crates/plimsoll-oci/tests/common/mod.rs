@@ -1,5 +1,11 @@
 //! A registry on loopback, a store with an image in it, and a client.
-#![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(
+    dead_code,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "each test file uses a part of this; a registry that is not ours is started, or the test says that it is not"
+)]
 
 use plimsoll_core::{Digest, ImageRef, Platform, RetryPolicy};
 use plimsoll_http::{Body, Client, ClientOptions, Method, Response};
@@ -9,9 +15,11 @@ use plimsoll_oci::{
 };
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
+    env,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    time::Duration,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 pub(crate) const QUICK: RetryPolicy = RetryPolicy {
@@ -149,4 +157,50 @@ pub(crate) async fn between(
     });
     tokio::spawn(async move { axum::serve(listener, app).await });
     address
+}
+
+/// Debian's registry, ended with this value.
+pub(crate) struct Foreign {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Foreign {
+    /// Starts it, or says why not.
+    pub(crate) fn start() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
+            directory.path().display()
+        );
+        let path = directory.path().join("config.yml");
+        std::fs::write(&path, config).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.spawn() {
+            Ok(child) => {
+                let found = Self { child, address, _directory: directory };
+                let begun = Instant::now();
+                while TcpStream::connect(address).is_err() {
+                    assert!(begun.elapsed() < Duration::from_secs(30), "docker-registry answers");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Some(found)
+            }
+            Err(error) => {
+                assert!(env::var_os("CI").is_none(), "in CI docker-registry is installed: {error}");
+                println!("skipped: docker-registry is not installed, so nothing is pushed to it");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
