@@ -43,6 +43,7 @@ fn typed(command: &str, run: &str) -> Vec<String> {
         "OTHER" => "recovery".to_owned(),
         "STEP" => "push".to_owned(),
         "PIPELINE" => "release".to_owned(),
+        "SHELL" => "bash".to_owned(),
         _ if word.starts_with("2026") => run.to_owned(),
         _ => word.to_owned(),
     };
@@ -73,6 +74,10 @@ fn every_command_of_the_documentation_can_be_given_as_it_stands_there() {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let (args, allowed): (Vec<&str>, &[i32]) = match args[0] {
             verb if CHECKS.contains(&verb) => (vec![verb, "--help"], &[0]),
+            // It serves until it is ended.
+            "registry" if args[1] == "serve" => (vec!["registry", "serve", "--help"], &[0]),
+            // There is none in the directory that a page names.
+            "registry" if args.contains(&"./images") => (args, &[2]),
             // The shop is in no cluster.
             "rightsize" | "adopt" => (args, &[2]),
             // Nobody is there to be asked.
