@@ -18,9 +18,14 @@ pub(crate) struct Stat {
     pub(crate) group: i32,
     /// In clock ticks since boot. With the pid it identifies a process until the next boot.
     pub(crate) start_time: u64,
+    /// On its way out: it runs no more code of its own and has closed, or is about to close, what it had open.
+    pub(crate) exiting: bool,
     /// Ended, but not yet waited for.
     pub(crate) zombie: bool,
 }
+
+/// The kernel's flag of a process that has begun to exit (`PF_EXITING` among the flags of `/proc/PID/stat`).
+const EXITING: u64 = 0x4;
 
 /// Reads one process; nothing when it is gone.
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
@@ -37,6 +42,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
         zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
+        exiting: fields.get(6)?.parse::<u64>().ok()? & EXITING != 0,
         start_time: fields.get(19)?.parse().ok()?,
     })
 }
@@ -116,8 +122,10 @@ mod tests {
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_confuse_the_fields() {
         let line = "42 (a) Z (b c) S 7 40 39 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2 3";
-        let expected = Stat { pid: 42, parent: 7, group: 40, start_time: 98_765, zombie: false };
+        let expected = Stat { pid: 42, parent: 7, group: 40, start_time: 98_765, exiting: false, zombie: false };
         assert_eq!(parse_stat(line), Some(expected));
+        let leaving = line.replace("4194304", "4194308");
+        assert_eq!(parse_stat(&leaving), Some(Stat { exiting: true, ..expected }));
         assert_eq!(parse_stat("42 (a"), None);
         assert_eq!(parse_stat(""), None);
     }

@@ -92,7 +92,8 @@ impl Tree {
     /// who could not be ended.
     pub(crate) async fn end(&self, grace: Duration) -> Ended {
         let mut members = self.members();
-        let found = pids(&members);
+        // Who is exiting closed its pipes a moment ago and did all it had to do: it is waited for, and was not left behind.
+        let found = pids(members.iter().filter(|member| !member.exiting));
         let deadline = Instant::now() + grace;
         let mut told: HashSet<(i32, u64)> = HashSet::new();
         let mut pause = FIRST_PAUSE;
@@ -118,7 +119,7 @@ impl Tree {
             pause = (pause * 2).min(LONGEST_PAUSE);
             members = self.members();
         }
-        Ended { found, survivors: pids(&members) }
+        Ended { found, survivors: pids(members.iter()) }
     }
 
     /// Ends the tree at once and without waiting: for when the future that would wait is dropped.
@@ -149,8 +150,8 @@ fn kill(members: &[Stat]) {
     }
 }
 
-fn pids(members: &[Stat]) -> Vec<u32> {
-    let mut pids: Vec<u32> = members.iter().map(|member| member.pid.unsigned_abs()).collect();
+fn pids<'a>(members: impl Iterator<Item = &'a Stat>) -> Vec<u32> {
+    let mut pids: Vec<u32> = members.map(|member| member.pid.unsigned_abs()).collect();
     pids.sort_unstable();
     pids
 }
@@ -196,6 +197,7 @@ mod tests {
             parent: *parent,
             group: 1,
             start_time: 0,
+            exiting: false,
             zombie: *pid == 99,
         };
         rows.iter().map(|row| (row.0, stat(row))).collect()
@@ -205,7 +207,7 @@ mod tests {
     fn descendants_are_members_and_zombies_are_not() {
         let table = table(&[(10, 1), (11, 10), (12, 11), (99, 11), (20, 1), (21, 20)]);
         let members = with_descendants(&table, HashSet::from([10]));
-        assert_eq!(pids(&members), [10, 11, 12]);
+        assert_eq!(pids(members.iter()), [10, 11, 12]);
     }
 
     #[test]

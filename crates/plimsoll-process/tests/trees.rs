@@ -102,10 +102,22 @@ async fn a_background_process_that_holds_the_pipes_does_not_hang_the_call() {
 
 #[tokio::test]
 async fn a_background_process_that_finishes_within_the_grace_is_left_to_finish() {
-    let cmd = sh("(sleep 0.2; echo late) & echo soon").grace(Duration::from_secs(20));
+    let cmd = sh("echo soon; (sleep 0.2; echo late) &").grace(Duration::from_secs(20));
     let printed = output(&cmd, &Cancel::new()).await.unwrap();
     assert_eq!(printed.stdout_text(), "soon\nlate\n");
     assert!(printed.exit.leftovers.is_empty());
+}
+
+#[tokio::test]
+async fn a_background_process_that_is_exiting_is_waited_for_and_was_not_left_behind() {
+    // An exiting process closes one file after the other. The last one here has no name any more, so that closing it frees
+    // what it holds, which takes a while: the pipes are closed, and the process is not gone.
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = scratch.path().join("large");
+    fs::write(&file, vec![1; 200 << 20]).unwrap();
+    let cmd = sh("exec 4>&1 3<>$FILE 1>/dev/null 2>&1; rm $FILE; sleep 0.2 &").env("FILE", &file);
+    let printed = output(&cmd.grace(Duration::from_secs(20)), &Cancel::new()).await.unwrap();
+    assert!(printed.exit.leftovers.is_empty(), "{:?}", printed.exit);
 }
 
 #[tokio::test]
