@@ -12,6 +12,12 @@ pub fn is_loopback_host(host: &str) -> bool {
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// The same of a host with a port behind it, or without one.
+pub fn is_loopback_authority(authority: &str) -> bool {
+    let port = |(_, port): &(&str, &str)| port.bytes().all(|b| b.is_ascii_digit());
+    is_loopback_host(authority.rsplit_once(':').filter(port).map_or(authority, |(host, _)| host))
+}
+
 /// Whether a request to `url` may be sent at all.
 pub(crate) fn may_send(url: &Url, plain_http: bool) -> bool {
     match url.scheme() {
@@ -41,6 +47,20 @@ mod tests {
 
     fn url(text: &str) -> Url {
         text.parse().expect(text)
+    }
+
+    #[test]
+    fn a_port_does_not_change_whose_host_it_is() {
+        for (text, local) in [
+            ("localhost", true),
+            ("127.0.0.1:5000", true),
+            ("[::1]", true),
+            ("[::1]:80", true),
+            ("r.example:127", false),
+            ("127.0.0.1.example:80", false),
+        ] {
+            assert_eq!(is_loopback_authority(text), local, "{text}");
+        }
     }
 
     #[test]

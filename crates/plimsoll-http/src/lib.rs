@@ -19,6 +19,6 @@ mod retry;
 pub use body::{file_body, read_limited};
 pub use client::{Client, ClientOptions};
 pub use error::HttpError;
-pub use guard::{MAX_REDIRECTS, is_loopback_host};
+pub use guard::{MAX_REDIRECTS, is_loopback_authority, is_loopback_host};
 pub use reqwest::{Body, Method, Request, RequestBuilder, Response, StatusCode, Url, header};
 pub use retry::{Repeat, Verdict, asked_wait, random_unit, retry};

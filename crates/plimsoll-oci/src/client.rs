@@ -21,7 +21,7 @@ use bytes::Bytes;
 use plimsoll_core::{Digest, ImageRef, RetryPolicy, Secret};
 use plimsoll_http::{
     Client, HttpError, MAX_REDIRECTS, Method, Repeat, Request, RequestBuilder, Response, StatusCode, Url, header,
-    is_loopback_host, read_limited,
+    is_loopback_authority, read_limited,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -127,12 +127,11 @@ impl RegistryClient {
 
     fn session<'c>(&'c self, image: &'c ImageRef, rights: &'static str) -> Result<Session<'c>, ClientError> {
         let registry = image.registry.as_str();
-        let host = registry.rsplit_once(':').filter(|(_, p)| p.bytes().all(|b| b.is_ascii_digit()));
-        let host = host.map_or(registry, |(host, _)| host);
+        let named = self.options.hosts.get(registry);
         // A client of its own that may not speak plain HTTP is for a certificate, on loopback too.
-        let plain = match self.options.hosts.get(registry) {
+        let plain = match named {
             Some(named) if named.plain_http || named.http.is_some() => named.plain_http,
-            _ => is_loopback_host(host),
+            _ => is_loopback_authority(registry),
         };
         let scheme = if plain { "http" } else { "https" };
         // Docker's own registry answers elsewhere than its name says, and has what has no owner in `library`.
@@ -142,7 +141,7 @@ impl RegistryClient {
         let repository = format!("{owner}{}", image.repository);
         let base = Url::parse(&format!("{scheme}://{address}/v2/{repository}/"))
             .map_err(|_| ClientError::Registry { registry: registry.to_owned() })?;
-        let http = self.options.hosts.get(registry).and_then(|host| host.http.as_ref()).unwrap_or(&self.http);
+        let http = named.and_then(|host| host.http.as_ref()).unwrap_or(&self.http);
         Ok(Session {
             client: self,
             http,

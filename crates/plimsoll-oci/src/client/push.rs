@@ -105,19 +105,10 @@ struct Contents {
 
 impl Contents {
     fn read(store: &BlobStore, digest: &Digest, session: &Session<'_>) -> Result<Self, ClientError> {
-        let load = |digest: &Digest| {
-            let bytes = store.read(digest, MAX_MANIFEST)?;
-            let view = ManifestView::parse(&bytes).map_err(|source| ClientError::Manifest {
-                registry: "the local store".to_owned(),
-                repository: session.image.repository.clone(),
-                source,
-            })?;
-            Ok::<_, ClientError>((bytes, view))
-        };
-        let (bytes, view) = load(digest)?;
+        let (bytes, view) = session.local(store, digest)?;
         let mut contents = Self { blobs: BTreeMap::new(), manifests: Vec::new() };
         for child in &view.manifests {
-            let (bytes, view) = load(&child.digest)?;
+            let (bytes, view) = session.local(store, &child.digest)?;
             contents.add(&child.digest, bytes, &view);
         }
         contents.add(digest, bytes, &view);
@@ -144,6 +135,17 @@ enum Begun {
 }
 
 impl Session<'_> {
+    /// A manifest of the store here, which is to be pushed.
+    pub(super) fn local(&self, store: &BlobStore, digest: &Digest) -> Result<(Vec<u8>, ManifestView), ClientError> {
+        let bytes = store.read(digest, MAX_MANIFEST)?;
+        let view = ManifestView::parse(&bytes).map_err(|source| ClientError::Manifest {
+            registry: "the local store".to_owned(),
+            repository: self.image.repository.clone(),
+            source,
+        })?;
+        Ok((bytes, view))
+    }
+
     /// Sends a blob unless it is there, or can be taken over from another repository.
     pub(super) async fn push_blob(&self, store: &BlobStore, blob: &Descriptor) -> Result<Arrived, ClientError> {
         let attempts = AtomicU32::new(0);

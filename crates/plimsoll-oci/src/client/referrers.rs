@@ -7,6 +7,7 @@
 
 use super::{ClientError, RegistryClient, Session};
 use crate::{BlobStore, Descriptor, INDEX, MAX_MANIFEST, ManifestView, image::canonical};
+use bytes::Bytes;
 use plimsoll_core::{Digest, ImageRef, RetryDecision};
 use plimsoll_http::{Client, Method, Repeat, Response, StatusCode, Url, header, random_unit, read_limited};
 use serde::Deserialize;
@@ -38,12 +39,7 @@ impl RegistryClient {
     /// nothing.
     pub async fn attach(&self, store: &BlobStore, artifact: &Digest, image: &ImageRef) -> Result<(), ClientError> {
         let session = self.session(image, "pull,push")?;
-        let bytes = store.read(artifact, MAX_MANIFEST)?;
-        let view = ManifestView::parse(&bytes).map_err(|source| ClientError::Manifest {
-            registry: "the local store".to_owned(),
-            repository: image.repository.clone(),
-            source,
-        })?;
+        let (bytes, view) = session.local(store, artifact)?;
         for blob in view.blobs() {
             session.push_blob(store, blob).await?;
         }
@@ -110,9 +106,14 @@ impl Session<'_> {
     }
 
     async fn listed_by_tag(&self, subject: &Digest) -> Result<Vec<Referrer>, ClientError> {
-        match self.manifest(&tag_of(subject), None, None).await {
-            Ok((_, _, bytes)) => self.list(&bytes),
-            Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(Vec::new()),
+        self.tagged(&tag_of(subject)).await?.map_or(Ok(Vec::new()), |bytes| self.list(&bytes))
+    }
+
+    /// The index under a tag, if there is one.
+    async fn tagged(&self, tag: &str) -> Result<Option<Bytes>, ClientError> {
+        match self.manifest(tag, None, None).await {
+            Ok((_, _, bytes)) => Ok(Some(bytes)),
+            Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -156,11 +157,7 @@ impl Session<'_> {
 
     /// The entries under a tag, as they are written.
     async fn entries(&self, tag: &str) -> Result<Vec<Value>, ClientError> {
-        let bytes = match self.manifest(tag, None, None).await {
-            Ok((_, _, bytes)) => bytes,
-            Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
+        let Some(bytes) = self.tagged(tag).await? else { return Ok(Vec::new()) };
         let mut index: Value = serde_json::from_slice(&bytes)
             .map_err(|_| self.data("sends a list of referrers that does not read as one"))?;
         Ok(index["manifests"].as_array_mut().map(std::mem::take).unwrap_or_default())

@@ -16,6 +16,7 @@ use axum::{
     http::{Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use plimsoll_http::is_loopback_authority;
 use serde_json::json;
 use std::{
     path::PathBuf,
@@ -139,7 +140,7 @@ fn permit(api: &Api, place: &Place, request: &Request) -> Result<Permit, ApiErro
     }
     let Some(access) = &api.options.access else {
         // A page in this machine's browser may have a name of its own lead here; it cannot have this one.
-        let local = host(request).is_none_or(|host| host_is_local(&host));
+        let local = host(request).is_none_or(|host| is_loopback_authority(&host));
         let denied =
             || ApiError::new(StatusCode::FORBIDDEN, "DENIED", "this registry is called by its loopback address");
         return if local { Ok(Permit::ALL) } else { Err(denied()) };
@@ -152,11 +153,6 @@ fn permit(api: &Api, place: &Place, request: &Request) -> Result<Permit, ApiErro
 fn host(request: &Request) -> Option<String> {
     let host = request.headers().get(header::HOST)?.to_str().ok()?;
     Some(host.to_owned()).filter(|host| !host.contains(['"', '\\', ' ']))
-}
-
-fn host_is_local(host: &str) -> bool {
-    let port = |(_, port): &(&str, &str)| port.bytes().all(|b| b.is_ascii_digit());
-    plimsoll_http::is_loopback_host(host.rsplit_once(':').filter(port).map_or(host, |(host, _)| host))
 }
 
 /// Where tokens are got, by the name under which who asks knows this registry.

@@ -50,7 +50,6 @@ pub struct Collected {
 /// Collects the rubbish of the registry below `root`.
 pub fn collect(root: &Path, garbage: &Garbage) -> Result<Collected, RegistryError> {
     let storage = Storage::open(root.to_owned())?;
-    // A file system's clock may be a little behind.
     let before = SystemTime::now() - garbage.grace;
     let mut sweep = Sweep { storage: &storage, before, dry_run: garbage.dry_run, collected: Collected::default() };
     let io = |source| BlobError::Io { action: "collect the rubbish of", path: root.to_owned(), source };
@@ -102,7 +101,6 @@ impl Sweep<'_> {
         if self.dry_run {
             return Ok(true);
         }
-        let failed = |error: ApiError| io::Error::other(error.message);
         let _alone = self.storage.alone().map_err(failed)?;
         let still = self.old(path)? == Some(wanted);
         if still {
@@ -136,7 +134,6 @@ impl Sweep<'_> {
             return Ok(dropped);
         }
         // Once more with everybody waiting: a tag that is given now leads to more than the manifest it is given to.
-        let failed = |error: ApiError| io::Error::other(error.message);
         let _alone = if self.dry_run { None } else { Some(self.storage.alone().map_err(failed)?) };
         let Some(kept) = self.tagged(repository)? else { return Ok(dropped) };
         for (digest, path, wanted) in old.into_iter().filter(|(digest, ..)| !kept.contains(digest)) {
@@ -209,6 +206,10 @@ impl Sweep<'_> {
         }
         Ok(())
     }
+}
+
+fn failed(error: ApiError) -> io::Error {
+    io::Error::other(error.message)
 }
 
 fn size(path: &Path) -> u64 {

@@ -81,10 +81,7 @@ impl Uploads {
         if let Some(known) = self.map().get(id) {
             return Ok(Open { upload: Arc::clone(known), path });
         }
-        let upload = reopen(path.clone()).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => unknown(),
-            _ => e.into(),
-        })?;
+        let upload = reopen(path.clone()).map_err(lost)?;
         let upload = Arc::new(tokio::sync::Mutex::new(upload));
         Ok(Open { upload: self.map().entry(id.to_owned()).or_insert(upload).clone(), path })
     }
@@ -114,8 +111,7 @@ impl Uploads {
             let message = format!("what was sent has the digest {actual}, not {expected}");
             return Err(ApiError::bad("DIGEST_INVALID", message));
         }
-        let file = File::open(&held.path)
-            .map_err(|e| if e.kind() == io::ErrorKind::NotFound { unknown() } else { e.into() })?;
+        let file = File::open(&held.path).map_err(lost)?;
         if file.metadata()?.len() != held.offset {
             return Err(ApiError::bad("BLOB_UPLOAD_INVALID", "the upload was changed by somebody else"));
         }
@@ -151,6 +147,11 @@ impl Open {
 
 fn unknown() -> ApiError {
     ApiError::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload")
+}
+
+/// Why an upload's file does not open: one that is gone was given up.
+fn lost(error: io::Error) -> ApiError {
+    if error.kind() == io::ErrorKind::NotFound { unknown() } else { error.into() }
 }
 
 fn reopen(path: PathBuf) -> io::Result<Upload> {
@@ -189,10 +190,7 @@ pub(super) async fn receive(held: Held, body: Body) -> Result<Held, ApiError> {
     let (tx, mut rx) = mpsc::channel::<Bytes>(AHEAD);
     let writer = tokio::task::spawn_blocking(move || {
         let mut held = held;
-        let mut file = File::options().append(true).open(&held.path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => unknown(),
-            _ => e.into(),
-        })?;
+        let mut file = File::options().append(true).open(&held.path).map_err(lost)?;
         // A piece that was written in part, as when the disk was full, is not in the hash.
         file.set_len(held.offset)?;
         while let Some(piece) = rx.blocking_recv() {

@@ -45,10 +45,15 @@ pub(super) fn record(schema: Option<(u32, u32)>) -> ReleaseRecord {
 
 /// A look at production where it is live.
 pub(super) fn seen() -> Observation {
+    observed(record(None))
+}
+
+/// A look at production where a release is live, and nothing else is told.
+pub(super) fn observed(live: ReleaseRecord) -> Observation {
     Observation {
         environment: "production".parse().unwrap(),
-        generation: Generation(1),
-        live: Some(record(None)),
+        generation: live.generation,
+        live: Some(live),
         history: Vec::new(),
         services: BTreeMap::new(),
         stopped: false,

@@ -1,7 +1,10 @@
 //! What a person and a program are told.
 
 use super::*;
-use crate::report::schema::{documented, violations};
+use crate::{
+    delivery::testing::observed,
+    report::schema::{documented, violations},
+};
 use plimsoll_core::{Fingerprint, Slot, Timestamp};
 use plimsoll_deploy::{ReleaseRecord, ServiceRecord, ServiceSpec, sample};
 use serde_json::json;
@@ -42,17 +45,7 @@ fn serving(services: Vec<ServiceSpec>) -> Observation {
         approval: None,
         services: release.services.into_iter().map(record).collect(),
     };
-    Observation {
-        environment: "production".parse().unwrap(),
-        generation: Generation(7),
-        live: Some(live),
-        history: Vec::new(),
-        services: BTreeMap::new(),
-        stopped: false,
-        switched: None,
-        lock: None,
-        drift: Vec::new(),
-    }
+    observed(live)
 }
 
 fn object(name: &str, change: ObjectChange) -> ObjectDiff {
