@@ -29,6 +29,7 @@ mod resolve;
 #[cfg(feature = "schema")]
 mod schema;
 mod service;
+mod signing;
 mod values;
 
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use resolve::{ResolvedAutoscale, ResolvedHealth, ResolvedService, ResolvedSm
 #[cfg(feature = "schema")]
 pub use schema::json_schema;
 pub use service::{Activation, Defaults, DockerBuild, HealthSettings, Method, Service, Smoke, StatePolicy};
+pub use signing::Signing;
 pub use values::{Base, ProjectName, Registry, SecretSource};
 
 use crate::{EnvironmentName, ServiceName};
@@ -90,6 +92,9 @@ pub struct Config {
     /// Registries, by host and port as they stand in references.
     #[serde(default)]
     pub registries: BTreeMap<String, RegistryAccess>,
+    /// Signatures.
+    #[serde(default)]
+    pub signing: Signing,
     /// Notices.
     #[serde(default)]
     pub notify: Notify,
@@ -105,6 +110,9 @@ pub struct Config {
 pub struct Project {
     /// Names the state directory.
     pub name: ProjectName,
+    /// Where the sources lie, such as `https://github.com/example/shop`; default: git's remote `origin`.
+    #[serde(default)]
+    pub repository: Option<String>,
 }
 
 impl Config {

@@ -21,6 +21,9 @@ pub struct Source {
     pub branch: Option<String>,
     /// Whether the tree differs from the commit.
     pub dirty: bool,
+    /// Where the remote `origin` lies, as a web address, if that is on another machine.
+    #[serde(default)]
+    pub repository: Option<String>,
 }
 
 impl Source {
@@ -88,9 +91,14 @@ impl Source {
         const STATUS: [&str; 5] = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"];
         const TIME: [&str; 4] = ["log", "-1", "--format=%ct", "HEAD"];
         const TAGS: [&str; 5] = ["tag", "--list", "v[0-9]*", "--merged", "HEAD"];
+        const REMOTE: [&str; 3] = ["remote", "get-url", "origin"];
         // Asked at once: starting git costs more than its answers.
-        let (status, time, tags) =
-            tokio::join!(git(root, environment, &STATUS), git(root, environment, &TIME), git(root, environment, &TAGS));
+        let (status, time, tags, remote) = tokio::join!(
+            git(root, environment, &STATUS),
+            git(root, environment, &TIME),
+            git(root, environment, &TAGS),
+            git(root, environment, &REMOTE),
+        );
         let status = match status {
             Err(GitError::Failed { source, .. }) if source.to_string().contains("not a git repository") => {
                 return Err(GitError::NoRepository { path: root.to_owned() });
@@ -112,8 +120,29 @@ impl Source {
         };
         let commits = u64::try_from(number("rev-list --count", &commits)?).unwrap_or(0);
         let version = next_version(tag.as_ref(), initial, commits, &commit, status.dirty).to_string();
-        Ok(Self { version, committed_at: number("log", &time)?, commit, branch: status.branch, dirty: status.dirty })
+        // A repository without a remote is one of this machine alone.
+        let repository = remote.ok().and_then(|remote| web_address(remote.trim()));
+        let committed_at = number("log", &time)?;
+        Ok(Self { version, committed_at, commit, branch: status.branch, dirty: status.dirty, repository })
     }
+}
+
+/// The address of a remote as a browser has it, without credentials; nothing for one on this machine.
+pub(crate) fn web_address(remote: &str) -> Option<String> {
+    let (scheme, rest) = match remote.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) => (scheme, rest.to_owned()),
+        Some(("ssh" | "git" | "git+ssh", rest)) => ("https", rest.to_owned()),
+        Some(_) => return None,
+        // `git@host:path`, as scp has it.
+        None => ("https", remote.split_once(':').filter(|(host, _)| !host.contains('/')).map(|(h, p)| format!("{h}/{p}"))?),
+    };
+    let (authority, path) = rest.split_once('/')?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // A port is the one of ssh or git, if it is not the web's own.
+    let host = if remote.starts_with("http") { host } else { host.split(':').next().unwrap_or(host) };
+    let path = path.trim_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    (!host.is_empty() && !path.is_empty()).then(|| format!("{scheme}://{host}/{path}"))
 }
 
 /// The commit that last changed anything the pathspecs name, and its time: what an image made of them is labelled with,
@@ -157,6 +186,24 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_remote_is_told_as_a_web_address_without_credentials() {
+        let shop = Some("https://h.example/a/shop");
+        for (remote, expected) in [
+            ("git@h.example:a/shop.git", shop),
+            ("ssh://git@h.example:2222/a/shop.git", shop),
+            ("https://me:token@h.example/a/shop", shop),
+            ("https://h.example/a/shop.git/", shop),
+            ("http://h.example:8080/a/shop.git", Some("http://h.example:8080/a/shop")),
+            ("/srv/git/shop", None),
+            ("../shop", None),
+            ("file:///srv/shop", None),
+            ("", None),
+        ] {
+            assert_eq!(web_address(remote).as_deref(), expected, "{remote}");
+        }
+    }
 
     #[test]
     fn the_status_tells_commit_branch_and_dirt() {

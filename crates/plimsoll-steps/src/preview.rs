@@ -58,6 +58,7 @@ mod tests {
             version: "1.0.0".to_owned(),
             commit: "abc".to_owned(),
             committed_at: 0,
+            repository: None,
             branch: None,
             dirty: false,
         };

@@ -8,8 +8,11 @@ const MEMBERS: [(&str, &[&str]); 13] = [
     ("kairos", &[]),
     (
         "plimsoll",
-        &["-core", "-deploy", "-docker", "-engine", "-http", "-kubernetes", "-local", "-oci", "-process", "-steps"],
+        &[
+            "-attest", "-core", "-deploy", "-docker", "-engine", "-http", "-kubernetes", "-local", "-oci", "-process", "-steps",
+        ],
     ),
+    ("plimsoll-attest", &["-core"]),
     ("plimsoll-core", &[]),
     ("plimsoll-deploy", &["-core", "-http"]),
     // Containers for the local target's supervisor.
@@ -22,7 +25,7 @@ const MEMBERS: [(&str, &[&str]); 13] = [
     ("plimsoll-oci", &["-core", "-http"]),
     ("plimsoll-process", &[]),
     // One step has an engine build an image.
-    ("plimsoll-steps", &["-core", "-deploy", "-docker", "-engine", "-http", "-local", "-oci", "-process"]),
+    ("plimsoll-steps", &["-attest", "-core", "-deploy", "-docker", "-engine", "-http", "-local", "-oci", "-process"]),
     ("xtask", &[""]),
 ];
 

@@ -41,6 +41,7 @@ fn inputs(pipeline: &str, channels: &str, version: &str) -> Inputs {
         version: version.to_owned(),
         commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
         committed_at: 0,
+        repository: None,
         branch: Some("main".to_owned()),
         dirty: false,
     };

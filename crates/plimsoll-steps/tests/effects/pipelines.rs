@@ -76,6 +76,7 @@ impl Wish<'_> {
             version: self.version.to_owned(),
             commit: format!("{:0>40}", self.version.replace('.', "")),
             committed_at: 0,
+            repository: None,
             branch: Some("main".to_owned()),
             dirty: self.dirty,
         };
