@@ -6,13 +6,14 @@
 mod tree;
 
 use plimsoll_core::Digest;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use tree::Linked;
 
 /// Something that is linked in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Component {
     /// Its name.
     pub name: String,

@@ -9,12 +9,14 @@ mod error;
 mod pull;
 mod push;
 mod referrers;
+mod verify;
 
 pub use auth::{AuthSource, CredentialHelpers, Credentials};
 pub use error::ClientError;
 pub use pull::PullReport;
 pub use push::{PushEvent, PushReport};
 pub use referrers::Referrer;
+pub use verify::Verified;
 
 use crate::{DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST, MAX_MANIFEST, ManifestView};
 use bytes::Bytes;

@@ -27,7 +27,7 @@ pub use artifact::{Artifact, Said, write_artifact};
 pub use blob_store::{BlobError, BlobStore, BlobWriter};
 pub use client::{
     AuthSource, ClientError, CredentialHelpers, Credentials, HostOptions, PullReport, PushEvent, PushReport, Referrer,
-    RegistryClient, RegistryOptions,
+    RegistryClient, RegistryOptions, Verified,
 };
 pub use descriptor::{
     CONFIG, DOCKER_LAYER_GZIP, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, LAYER, LAYER_GZIP, MANIFEST,

@@ -6,6 +6,7 @@
 use crate::{
     environment::{Approval, Environment, Pushed, Smoked},
     inputs::Inputs,
+    policy::Policy,
     release::{Rendered, evidence},
     targets::Targets,
 };
@@ -29,6 +30,7 @@ use std::{
 #[derive(Debug, Serialize)]
 pub struct Approve<E, S> {
     rendered: Rendered,
+    policy: Policy,
     rule: ApprovalRule,
     least: Evidence,
     yes: bool,
@@ -159,6 +161,7 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Approve<E, S> {
         let environment = config.environments.get(&E::name()).expect("it was rendered, so it is configured");
         Ok(Self {
             rendered,
+            policy: Policy::of(inputs),
             rule: environment.approval.clone(),
             least: evidence(config.evidence(environment, inputs.profile)),
             yes: inputs.options.yes,
@@ -179,7 +182,7 @@ fn standing(release: &Release, seen: &Observation) -> Option<ApprovalRecord> {
 
 impl<E: Environment, S: Environment> Step for Approve<E, S> {
     const NAME: &'static str = "approve";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type In = Smoked<S>;
     type Out = Approval<E>;
 
@@ -202,6 +205,8 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Gate for Approve<E, S> 
         if let Some(record) = standing(&release, &seen) {
             return Ok(Answer::Yes(Approval::prove(pushed, record, seen.generation)));
         }
+        // Nobody is asked about what would be refused.
+        self.policy.admit(cx, &pushed).await?;
         let question = Question {
             gate: cx.step().to_string(),
             subject: Subject::of(cx, &pushed, &release, seen.generation),

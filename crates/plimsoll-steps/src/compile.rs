@@ -3,6 +3,7 @@
 
 use crate::{
     cargo::{self, target_dir},
+    made::{Made, made},
     origin::Origins,
     toolchain::{Machine, Toolchain, Way},
     workspace::Workspace,
@@ -46,8 +47,8 @@ pub enum Compiled {
         digest: Digest,
         /// Its size in bytes.
         size: u64,
-        /// The target triple it was compiled for.
-        triple: String,
+        /// What it was made with and of.
+        made: Made,
     },
     /// The platform is left out.
     LeftOut {
@@ -123,7 +124,7 @@ fn rustflags(cx: &Cx, toolchain: &Toolchain) -> Vec<String> {
 
 impl Step for Compile {
     const NAME: &'static str = "compile";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type In = ();
     type Out = Compiled;
 
@@ -170,12 +171,15 @@ impl Pure for Compile {
             .blocking(move || store_file(&store, &path))
             .await?
             .map_err(|e| StepError::external(format!("cannot store the binary of {}", self.service)).caused_by(&*e))?;
-        Ok(Compiled::Binary { platform: self.platform, digest, size, triple: toolchain.triple })
+        let made = made(cx, &self.package, &toolchain).await?;
+        Ok(Compiled::Binary { platform: self.platform, digest, size, made })
     }
 
     fn usable(&self, cx: &Cx, output: &Compiled) -> bool {
         match output {
-            Compiled::Binary { digest, .. } => cx.resource::<BlobStore>().is_ok_and(|store| store.contains(digest)),
+            Compiled::Binary { digest, made, .. } => {
+                cx.resource::<BlobStore>().is_ok_and(|store| store.contains(digest) && store.contains(&made.of))
+            }
             // What is left out is said every time: it costs nothing to look again.
             Compiled::LeftOut { .. } => false,
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     deploying,
-    environment::{Deployed, Environment, Open, Pushed},
+    environment::{Attested, Deployed, Environment, Open},
     inputs::Inputs,
     release::Rendered,
 };
@@ -28,8 +28,8 @@ impl<E: Environment<Gate = Open<E>>> Deploy<E> {
 
 impl<E: Environment> Step for Deploy<E> {
     const NAME: &'static str = "deploy";
-    const VERSION: u32 = 1;
-    type In = Pushed;
+    const VERSION: u32 = 2;
+    type In = Attested;
     type Out = Deployed<E>;
 
     fn timeout(&self) -> Duration {
@@ -38,7 +38,8 @@ impl<E: Environment> Step for Deploy<E> {
 }
 
 impl<E: Environment<Gate = Open<E>>> Effect for Deploy<E> {
-    async fn reconcile(&self, cx: &Cx, pushed: &Pushed) -> Result<World<Deployed<E>>, StepError> {
+    async fn reconcile(&self, cx: &Cx, attested: &Attested) -> Result<World<Deployed<E>>, StepError> {
+        let pushed = attested.pushed();
         let goal = Goal::Deploy(self.rendered.release(pushed, cx.run(), None)?);
         Ok(match deploying::look(cx, &E::name(), &goal).await? {
             World::Done(outcome) => World::Done(Deployed::prove(pushed.clone(), None, outcome)),
@@ -47,9 +48,10 @@ impl<E: Environment<Gate = Open<E>>> Effect for Deploy<E> {
         })
     }
 
-    async fn act(&self, cx: &Cx, pushed: Pushed) -> Result<Deployed<E>, StepError> {
-        let goal = Goal::Deploy(self.rendered.release(&pushed, cx.run(), None)?);
+    async fn act(&self, cx: &Cx, attested: Attested) -> Result<Deployed<E>, StepError> {
+        let pushed = attested.pushed();
+        let goal = Goal::Deploy(self.rendered.release(pushed, cx.run(), None)?);
         let outcome = deploying::reach(cx, &E::name(), &goal, &self.rendered.policy, &|_, _| Ok(())).await?;
-        Ok(Deployed::prove(pushed, None, outcome))
+        Ok(Deployed::prove(pushed.clone(), None, outcome))
     }
 }

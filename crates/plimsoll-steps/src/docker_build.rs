@@ -7,7 +7,8 @@
 use crate::{
     context::context_files,
     image::{Built, is_stored},
-    origin::Origins,
+    made::{Made, keep, linked, lock_file},
+    origin::{Origin, Origins},
     workspace::Workspace,
 };
 use plimsoll_core::{ServiceName, config::DockerBuild as Configured};
@@ -27,6 +28,8 @@ use std::{
 pub struct DockerBuild {
     /// The service.
     pub service: ServiceName,
+    /// The cargo package that the Dockerfile builds: its lock file says what is linked in.
+    pub package: String,
     /// The project, for the image's title, and for the name that the engine knows it by.
     pub project: String,
     /// The Dockerfile, and what it is told.
@@ -35,7 +38,7 @@ pub struct DockerBuild {
 
 impl Step for DockerBuild {
     const NAME: &'static str = "docker-build";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type In = ();
     type Out = Built;
 
@@ -56,7 +59,7 @@ impl Pure for DockerBuild {
 
     async fn run(&self, cx: &Cx, (): ()) -> Result<Built, StepError> {
         let workspace = cx.resource::<Workspace>()?;
-        let revision = cx.resource::<Origins>()?.of(&self.service)?.revision.clone();
+        let Origin { revision, committed_at } = cx.resource::<Origins>()?.of(&self.service)?.clone();
         let host = cx.environment().get("DOCKER_HOST").map(|host| host.to_string_lossy());
         let Ok(socket) = plimsoll_docker::socket(host.as_deref()) else {
             let host = host.unwrap_or_default();
@@ -94,7 +97,18 @@ impl Pure for DockerBuild {
             Ok::<_, ArchiveError>((index.digest, platforms))
         });
         let (digest, platforms) = stored.await?.map_err(|e| StepError::of(&e))?;
-        Ok(Built { service: self.service.clone(), digest, platforms, revision })
+        let mut made = BTreeMap::new();
+        for platform in platforms.keys() {
+            // What the Dockerfile compiles with, and adds, nobody here knows.
+            match linked(cx, &self.package, &format!("{}-unknown-linux-gnu", platform.rust_arch()), None).await {
+                Ok(linked) => {
+                    let made_of = Made { with: BTreeMap::new(), files: lock_file(cx)?, of: keep(cx, &linked)? };
+                    made.insert(*platform, made_of);
+                }
+                Err(error) => cx.note(format!("{} gets no bill of materials: {error}", self.service)),
+            }
+        }
+        Ok(Built { service: self.service.clone(), digest, platforms, revision, committed_at, made })
     }
 
     fn usable(&self, cx: &Cx, built: &Built) -> bool {

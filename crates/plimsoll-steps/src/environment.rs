@@ -1,7 +1,7 @@
 //! Environments as types, and the proofs that lead into them.
 //!
 //! ```text
-//! Pushed → Deployed<Staging> → Smoked<Staging> → Approval<Production> → Deployed<Production>
+//! Pushed → Attested → Deployed<Staging> → Smoked<Staging> → Approval<Production> → Deployed<Production>
 //! ```
 //!
 //! Each proof holds the one before it, has private fields and no `Deserialize`: the only ways to have one are its step
@@ -125,6 +125,11 @@ proof! {
 }
 
 proof! {
+    /// It is said beside every image what it is made of and how it was built, and signed.
+    Attested { pushed: Pushed }
+}
+
+proof! {
     /// The release serves in `E`, under an approval where `E` asks for one.
     Deployed<E> { pushed: Pushed, approval: Option<ApprovalRecord>, outcome: Outcome }
 }
@@ -143,6 +148,13 @@ impl Pushed {
     /// The images, by service.
     pub const fn images(&self) -> &BTreeMap<ServiceName, PushedImage> {
         &self.images
+    }
+}
+
+impl Attested {
+    /// What was pushed.
+    pub const fn pushed(&self) -> &Pushed {
+        &self.pushed
     }
 }
 

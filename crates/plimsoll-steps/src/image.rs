@@ -1,6 +1,6 @@
 //! `image`: a service's multi-platform OCI image, without a daemon.
 
-use crate::{compile::Compiled, origin::Origins};
+use crate::{compile::Compiled, made::Made, origin::Origins};
 use plimsoll_core::{Digest, Platform, ServiceName};
 use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
 use plimsoll_oci::{
@@ -29,11 +29,17 @@ pub struct Built {
     pub platforms: BTreeMap<Platform, Digest>,
     /// The commit its sources come from.
     pub revision: String,
+    /// When it was committed, in seconds since 1970.
+    #[serde(default)]
+    pub committed_at: i64,
+    /// What each platform's executable was made with and of.
+    #[serde(default)]
+    pub made: BTreeMap<Platform, Made>,
 }
 
 impl Step for Image {
     const NAME: &'static str = "image";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type In = Vec<Compiled>;
     type Out = Built;
 }
@@ -56,6 +62,11 @@ impl Pure for Image {
         ]);
         let epoch = u64::try_from(origin.committed_at).unwrap_or(0);
         let service = self.service.clone();
+        let made = binaries.iter().filter_map(|binary| match binary {
+            Compiled::Binary { platform, made, .. } => Some((*platform, made.clone())),
+            Compiled::LeftOut { .. } => None,
+        });
+        let made = made.collect();
         let built = cx.blocking(move || {
             let mut images = Vec::new();
             for binary in &binaries {
@@ -79,7 +90,7 @@ impl Pure for Image {
         if platforms.is_empty() {
             return Err(StepError::user(format!("no platform of {} can be compiled for here", self.service)));
         }
-        Ok(Built { service: self.service.clone(), digest, platforms, revision: origin.revision })
+        Ok(Built { service: self.service.clone(), digest, platforms, revision: origin.revision, committed_at: origin.committed_at, made })
     }
 
     fn usable(&self, cx: &Cx, built: &Built) -> bool {
@@ -89,7 +100,8 @@ impl Pure for Image {
 
 /// Whether an image still lies in the blob store, with all that belongs to it.
 pub(crate) fn is_stored(cx: &Cx, built: &Built) -> bool {
-    cx.resource::<BlobStore>().is_ok_and(|store| holds(&store, &built.digest, 3))
+    cx.resource::<BlobStore>()
+        .is_ok_and(|store| holds(&store, &built.digest, 3) && built.made.values().all(|made| store.contains(&made.of)))
 }
 
 /// Whether the store has the manifest or index and all it names. An index names manifests and those name blobs: two levels

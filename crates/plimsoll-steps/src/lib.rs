@@ -21,6 +21,8 @@ mod workspace;
 #[cfg(feature = "delivery")]
 mod approve;
 #[cfg(feature = "delivery")]
+mod attest;
+#[cfg(feature = "delivery")]
 mod compile;
 #[cfg(feature = "delivery")]
 mod context;
@@ -35,9 +37,13 @@ mod environment;
 #[cfg(feature = "delivery")]
 mod image;
 #[cfg(feature = "delivery")]
+mod made;
+#[cfg(feature = "delivery")]
 mod notify;
 #[cfg(feature = "delivery")]
 mod origin;
+#[cfg(feature = "delivery")]
+mod policy;
 #[cfg(feature = "delivery")]
 mod preview;
 #[cfg(feature = "delivery")]
@@ -55,6 +61,8 @@ mod smoke;
 #[cfg(feature = "delivery")]
 mod targets;
 mod toolchain;
+#[cfg(feature = "delivery")]
+mod trust;
 
 pub use clippy::Clippy;
 pub use docs::Docs;
@@ -70,14 +78,17 @@ pub use workspace::{Package, Workspace};
 #[cfg(feature = "delivery")]
 pub use {
     approve::{Approve, Asker, Asking, Question, Reply, Subject, Verdict, question_path, questions},
+    attest::Attest,
     compile::{Compile, Compiled},
     deploy::Deploy,
     deploying::drive_failed,
     docker_build::DockerBuild,
-    environment::{Approval, Deployed, Environment, Gated, Open, Pushed, PushedImage, Smoked},
+    environment::{Approval, Attested, Deployed, Environment, Gated, Open, Pushed, PushedImage, Smoked},
     image::{Built, Image},
+    made::Made,
     notify::{CutOverFigures, Failure, Notice, Notify, Say, Started, Waiting},
     origin::{Origin, Origins},
+    policy::{Examined, examine},
     preview::preview,
     promote::Promote,
     push::{Push, Registry, RegistryAddress},
@@ -86,4 +97,5 @@ pub use {
     rollback::{Pick, Rollback, pick},
     smoke::Smoke,
     targets::Targets,
+    trust::{Signer, Trust, repository},
 };

@@ -1,4 +1,5 @@
-//! `promote`: an approved release into its environment, by a measured cut-over that checks the approval once more inside.
+//! `promote`: an approved release into its environment, by a measured cut-over that checks the approval once more inside, after the
+//! policy had its look at what is to serve.
 //! When a later step of the run fails, what served before is put back.
 
 use crate::{
@@ -6,6 +7,7 @@ use crate::{
     deploying,
     environment::{Approval, Deployed, Environment},
     inputs::Inputs,
+    policy::Policy,
     release::Rendered,
     targets::Targets,
 };
@@ -18,6 +20,7 @@ use std::{marker::PhantomData, time::Duration};
 #[derive(Debug, Serialize)]
 pub struct Promote<E> {
     rendered: Rendered,
+    policy: Policy,
     #[serde(skip)]
     of: PhantomData<fn() -> E>,
 }
@@ -25,13 +28,13 @@ pub struct Promote<E> {
 impl<E: Environment<Gate = Approval<E>>> Promote<E> {
     /// The step for the configuration of `E`.
     pub fn new(inputs: &Inputs) -> Result<Self, StepError> {
-        Ok(Self { rendered: Rendered::of::<E>(inputs)?, of: PhantomData })
+        Ok(Self { rendered: Rendered::of::<E>(inputs)?, policy: Policy::of(inputs), of: PhantomData })
     }
 }
 
 impl<E: Environment<Gate = Approval<E>>> Step for Promote<E> {
     const NAME: &'static str = "promote";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type In = E::Gate;
     type Out = Deployed<E>;
 
@@ -61,6 +64,7 @@ impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
     async fn act(&self, cx: &Cx, approval: Approval<E>) -> Result<Deployed<E>, StepError> {
         let goal = self.goal(cx, &approval)?;
         let (record, pushed) = (approval.record().clone(), approval.pushed());
+        self.policy.admit(cx, pushed).await?;
         let gate = |seen: &_, release: &_| {
             let subject = Subject::of(cx, pushed, release, approval.replaces());
             still_holds(&record, &subject, release, seen, cx.now())

@@ -46,10 +46,14 @@ impl Push {
         Self { version: inputs.source.version.clone() }
     }
 
-    /// Versions may hold `+`, tags may not (OCI distribution specification, "Pulling manifests").
     fn tag(&self) -> String {
-        self.version.replace('+', "-")
+        tag_of(&self.version)
     }
+}
+
+/// The tag of a version. Versions may hold `+`, tags may not (OCI distribution specification, "Pulling manifests").
+pub(crate) fn tag_of(version: &str) -> String {
+    version.replace('+', "-")
 }
 
 impl Step for Push {

@@ -20,7 +20,7 @@ pub fn built<'g>(graph: &mut Graph<'g>, inputs: &Inputs) -> Vec<Handle<'g, Built
         let configured = &config.services[&service];
         let project = config.project.name.to_string();
         if let Some(build) = configured.docker_build.clone() {
-            let build = DockerBuild { service: service.clone(), project, build };
+            let build = DockerBuild { service: service.clone(), package: configured.package.clone(), project, build };
             images.push(graph.pure(service.as_str(), build, ()));
             continue;
         }

@@ -19,6 +19,7 @@ mod resources;
 mod restore;
 mod rightsize;
 mod rollback;
+mod signing;
 mod status;
 mod terminal;
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) no_color: bool,
     /// Who GitHub says started this.
     pub(crate) github_actor: Option<String>,
+    /// Which run of GitHub's this is, as a web address, and on whose machine: `github-hosted` or another word.
+    pub(crate) github_run: Option<(String, String)>,
     /// Who is logged in.
     pub(crate) user: Option<String>,
     /// Whether to say how long it took from `main` to exit.
@@ -35,6 +37,13 @@ fn directory(environment: &Environment, name: &str) -> Option<PathBuf> {
     environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
+fn github_run(environment: &Environment) -> Option<(String, String)> {
+    let [server, repository, run, attempt] =
+        ["GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT"].map(|n| text(environment, n));
+    let address = format!("{}/{}/actions/runs/{}/attempts/{}", server?, repository?, run?, attempt?);
+    Some((address, text(environment, "RUNNER_ENVIRONMENT").unwrap_or_else(|| "self-hosted".to_owned())))
+}
+
 impl Settings {
     pub(crate) fn of(environment: &Environment) -> Self {
         let set = |name: &str| text(environment, name).is_some();
@@ -46,6 +55,7 @@ impl Settings {
             plain: set("CI") || github || text(environment, "TERM").is_some_and(|term| term == "dumb"),
             no_color: set("NO_COLOR"),
             github_actor: text(environment, "GITHUB_ACTOR").filter(|_| github),
+            github_run: github_run(environment).filter(|_| github),
             user: text(environment, "USER").or_else(|| text(environment, "LOGNAME")),
             timings: text(environment, "PLIMSOLL_TIMINGS").is_some_and(|value| value == "1"),
         }

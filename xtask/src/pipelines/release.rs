@@ -12,7 +12,8 @@ pub(crate) fn release(g: &mut Graph<'_>, inputs: &Inputs) -> Result<(), StepErro
 
     started(g, inputs);
     let pushed = g.effect("", Push::new(inputs), (images, lints, tests));
-    let staged = g.effect("staging", Deploy::<Staging>::new(inputs)?, pushed);
+    let attested = g.effect("", Attest::new(inputs), pushed);
+    let staged = g.effect("staging", Deploy::<Staging>::new(inputs)?, attested);
     let smoked = g.effect("staging", Smoke::<Staging>::new(inputs)?, staged);
     let approval = g.gate("production", Approve::<Production, Staging>::new(inputs)?, smoked);
     let live = g.effect("production", Promote::<Production>::new(inputs)?, approval);

@@ -1,11 +1,11 @@
 //! What `cargo tree` says of one package, read.
 
 use super::Component;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is linked into one executable: the package that it is of comes first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Linked {
     components: Vec<Component>,
     needs: BTreeSet<(usize, usize)>,

@@ -339,6 +339,7 @@ impl Check<'_> {
                 self.source(&["registries", host, "password"], password);
             }
         }
+        self.signing();
         if let Some(slack) = &config.notify.slack {
             self.source(&["notify", "slack", "webhook"], &slack.webhook);
         }
@@ -419,6 +420,23 @@ impl Check<'_> {
     }
 
     /// What is refused here may be the secret itself: it is not repeated.
+    fn signing(&mut self) {
+        let signing = &self.config.signing;
+        for (name, source) in [("key", &signing.key), ("password", &signing.password)] {
+            if let Some(source) = source {
+                self.source(&["signing", name], source);
+            }
+        }
+        if signing.password.is_some() && signing.key.is_none() {
+            self.key(&["signing", "password"], "a password without a key", "name the `key` that it opens");
+        }
+        let repository = self.config.project.repository.as_deref();
+        if repository.is_some_and(|address| !address.starts_with("https://") && !address.starts_with("http://")) {
+            let hint = "write a web address, such as \"https://github.com/example/shop\"";
+            self.value(&["project", "repository"], "this is no web address", hint);
+        }
+    }
+
     fn source(&mut self, path: &[&str], source: &SecretSource) {
         match source {
             SecretSource::Env(name) if !is_variable_name(name) => {

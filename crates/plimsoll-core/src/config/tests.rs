@@ -123,6 +123,8 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
             "aarch64-unknown-linux-musl",
         ),
         ("[images]\nplatforms = [\"linux/amd64\", \"linux/amd64\"]", (6, 29), "named twice", "remove"),
+        ("[signing]\npassword = { env = \"P\" }", (6, 1), "without a key", "name the `key`"),
+        ("[signing]\nkey = { env = \"a b\" }", (6, 15), "no such name", "API_KEY"),
         ("bin = \"a b\"", (5, 7), "no name of a cargo package", ""),
     ] {
         check(rest, place, message, hint);
@@ -217,6 +219,9 @@ fn a_secret_written_into_the_file_is_not_shown() {
         "[services.web.secrets]\nK = 'hunter2\nL = 1",
         "[notify.webhook]\nurl = \"https://hunter2\"",
         "[notify.slack]\nwebhook = { env = \"https://hunter2\" }",
+        "[registries.\"a.io\"]\nusername = \"ci\"\npassword = \"hunter2\"",
+        "[signing]\nkey = \"hunter2\"",
+        "[signing]\npassword = \"hunter2",
     ] {
         let error = refused(&format!("{HEAD}{rest}"));
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");

@@ -5,7 +5,7 @@ use plimsoll_core::{RetryPolicy, Timestamp};
 use plimsoll_engine::{Cx, Effect, Handle, Output, Repeat, Replay, Step, StepError, Take, Values, Wire, World};
 use serde::Serialize;
 use serde_json::Value;
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 /// What a cut-over measures, and whether this very process did it: after a kill, the resumed one finds it done.
 const FIGURES: [(&str, &str); 8] = [
@@ -109,19 +109,42 @@ impl<S: Effect> Effect for Measured<S> {
     }
 }
 
-/// Waits take no time while this lives.
+/// How waits pass in what a thread does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    AsEver,
+    /// As ever, until the target is asked for something: what comes before it is about the registry, which is a real one.
+    TakeNoTimeSoon,
+    TakeNoTime,
+}
+
+thread_local! {
+    static WAITS: Cell<Waits> = const { Cell::new(Waits::AsEver) };
+}
+
+/// Waits take no time from the first question to the target on, while this lives.
 struct Paused;
 
 impl Paused {
     fn begin() -> Self {
-        tokio::time::pause();
+        WAITS.set(Waits::TakeNoTimeSoon);
         Self
     }
 }
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        tokio::time::resume();
+        if WAITS.replace(Waits::AsEver) == Waits::TakeNoTime {
+            tokio::time::resume();
+        }
+    }
+}
+
+/// The target is asked for something.
+pub(crate) fn asked() {
+    if WAITS.get() == Waits::TakeNoTimeSoon {
+        WAITS.set(Waits::TakeNoTime);
+        tokio::time::pause();
     }
 }
 

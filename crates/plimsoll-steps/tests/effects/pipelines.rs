@@ -1,11 +1,12 @@
 //! The pipelines that are held to the harness, with the steps that ship; only what makes an image is the tests' own.
 
 use crate::measured::{Even, Measured, Plain};
+use plimsoll_attest::Linked;
 use plimsoll_core::{Platform, ServiceName, config::Profile};
 use plimsoll_engine::{Cx, Graph, Handle, Pipeline, Pure, Reads, Step, StepError, try_pipeline};
 use plimsoll_oci::{BlobStore, ImageError, IndexSpec, ServiceImage, service_image, write_index};
 use plimsoll_steps::{
-    Approval, Approve, Built, Deploy, Deployed, Environment, Inputs, Open, Options, Pick, Promote, Push, Rollback,
+    Approval, Approve, Attest, Built, Deploy, Deployed, Environment, Inputs, Made, Open, Options, Pick, Promote, Push, Rollback,
     Smoke, Source,
 };
 use serde::Serialize;
@@ -128,8 +129,13 @@ impl Pure for Bake {
             let index = write_index(&store, &IndexSpec { images, annotations: BTreeMap::new() })?;
             Ok::<_, ImageError>((index.digest, BTreeMap::from([(Platform::LinuxAmd64, manifest.digest)])))
         };
+        let lock = "[[package]]\nname = \"serde\"\nversion = \"1.0.0\"\n";
+        let linked = Linked::parse("0feed v1.0.0\tMIT\n1serde v1.0.0\tMIT\n", lock).unwrap();
+        let of = store.put(&serde_json::to_vec(&linked).unwrap()).unwrap();
+        let made = Made { with: BTreeMap::new(), files: BTreeMap::new(), of };
+        let made = BTreeMap::from([(Platform::LinuxAmd64, made)]);
         let (digest, platforms) = bake().map_err(|e| StepError::of(&e))?;
-        Ok(Built { service: self.service.clone(), digest, platforms, revision: self.version.clone() })
+        Ok(Built { service: self.service.clone(), digest, platforms, revision: self.version.clone(), committed_at: 0, made })
     }
 }
 
@@ -184,7 +190,8 @@ fn until_live(
         }
         let checks: (Vec<Handle<'_, ()>>, Vec<Handle<'_, _>>) = (Vec::new(), Vec::new());
         let pushed = g.effect("", Push::new(inputs), (images, checks.0, checks.1));
-        let deployed = g.effect("staging", Measured(Deploy::<Staging>::new(inputs)?), pushed);
+        let attested = g.effect("", Attest::new(inputs), pushed);
+        let deployed = g.effect("staging", Measured(Deploy::<Staging>::new(inputs)?), attested);
         let smoked = g.effect("staging", Smoke::<Staging>::new(inputs)?, Plain(deployed));
         let approval = g.gate("production", Approve::<Production, Staging>::new(inputs)?, smoked);
         let promoted = g.effect("production", Measured(Promote::<Production>::new(inputs)?), approval);

@@ -1,5 +1,6 @@
 //! A target in memory whose services have an address of their own: two of them are asked through one prober.
 
+use crate::measured::asked;
 use plimsoll_core::{EnvironmentName, Generation, ServiceName, Slot};
 use plimsoll_deploy::{
     Answer, CutOver, CutOverDone, DrainReport, FakeTarget, Fut, LockOutcome, LockOwner, Observation, Prober, Release,
@@ -55,6 +56,7 @@ impl Target for Placed {
     }
 
     fn observe(&self) -> Fut<'_, Observation> {
+        asked();
         Box::pin(async {
             let mut seen = self.fake.observe().await?;
             for view in seen.services.values_mut() {
@@ -65,6 +67,7 @@ impl Target for Placed {
     }
 
     fn lock<'a>(&'a self, owner: &'a LockOwner, lease: Duration) -> Fut<'a, LockOutcome> {
+        asked();
         self.fake.lock(owner, lease)
     }
 

@@ -1,7 +1,7 @@
 //! An open environment is deployed to.
 
 use plimsoll_engine::{Graph, Handle, StepError};
-use plimsoll_steps::{Approval, Approve, Deploy, Deployed, Environment, Inputs, Open, Promote, Pushed, Smoked};
+use plimsoll_steps::{Approval, Approve, Attested, Deploy, Deployed, Environment, Inputs, Open, Promote, Pushed, Smoked};
 
 struct Staging;
 impl Environment for Staging {
@@ -26,11 +26,12 @@ fn release<'g>(
     g: &mut Graph<'g>,
     inputs: &Inputs,
     pushed: Handle<'g, Pushed>,
+    attested: Handle<'g, Attested>,
     deployed: Handle<'g, Deployed<Staging>>,
     smoked: Handle<'g, Smoked<Staging>>,
     approval: Handle<'g, Approval<Production>>,
 ) -> Result<(), StepError> {
-    g.effect("staging", Deploy::<Staging>::new(inputs)?, pushed);
+    g.effect("staging", Deploy::<Staging>::new(inputs)?, attested);
     Ok(())
 }
 
@@ -40,6 +41,7 @@ pub(crate) fn main() {
         &mut Graph<'g>,
         &Inputs,
         Handle<'g, Pushed>,
+        Handle<'g, Attested>,
         Handle<'g, Deployed<Staging>>,
         Handle<'g, Smoked<Staging>>,
         Handle<'g, Approval<Production>>,

@@ -1,7 +1,7 @@
 //! A proof read from bytes.
 
 use plimsoll_engine::{Graph, Handle, StepError};
-use plimsoll_steps::{Approval, Approve, Deploy, Deployed, Environment, Inputs, Open, Promote, Pushed, Smoked};
+use plimsoll_steps::{Approval, Approve, Attested, Deploy, Deployed, Environment, Inputs, Open, Promote, Pushed, Smoked};
 
 struct Staging;
 impl Environment for Staging {
@@ -26,6 +26,7 @@ fn release<'g>(
     g: &mut Graph<'g>,
     inputs: &Inputs,
     pushed: Handle<'g, Pushed>,
+    attested: Handle<'g, Attested>,
     deployed: Handle<'g, Deployed<Staging>>,
     smoked: Handle<'g, Smoked<Staging>>,
     approval: Handle<'g, Approval<Production>>,
@@ -40,6 +41,7 @@ pub(crate) fn main() {
         &mut Graph<'g>,
         &Inputs,
         Handle<'g, Pushed>,
+        Handle<'g, Attested>,
         Handle<'g, Deployed<Staging>>,
         Handle<'g, Smoked<Staging>>,
         Handle<'g, Approval<Production>>,

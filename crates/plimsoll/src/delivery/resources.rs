@@ -1,7 +1,7 @@
 //! What the steps of a release need from outside: blob store, registry, targets, somebody to ask. Making them starts
 //! nothing and sends nothing; the local target starts its supervisor, and the registry, when a step first asks.
 
-use super::{daemons, registries, terminal::Terminal};
+use super::{daemons, registries, signing, terminal::Terminal};
 use crate::{cli_error::CliError, report::RunReporter, session::Session};
 use plimsoll_core::{
     EnvironmentName, Secret,
@@ -124,10 +124,12 @@ pub(crate) async fn resources(
     let origins =
         Origins::load(workspace, inputs.config(), &session.environment, &inputs.source, &session.cache).await?;
     let locator = delivery.locator(session);
+    let trust = signing::trust(session)?;
     let asker = Terminal::new(session, reporter).await.map(|t| Arc::new(t) as Arc<dyn Asker>);
     Ok(Resources::new()
         .with(Arc::new(locator))
         .with(Arc::new(store))
+        .with(Arc::new(trust))
         .with(Arc::new(origins))
         .with(Arc::new(Machine::look(workspace.sysroot(), &session.environment, &session.config.images.toolchains)))
         .with(Arc::new(Targets::new(delivery.targets, Arc::new(delivery.prober)).metered(delivery.meters)))

@@ -1,0 +1,255 @@
+//! `attest`: what every image of the release is made of, how it was built, and a signature, as signed statements beside it in
+//! the registry, for each platform and for the index.
+//!
+//! The statements are Sigstore bundles, which `cosign` reads; the bill of materials and the checksums of what is in an
+//! image lie there as plain documents, too. What is there already, by the same key and of the same sources, is not said again.
+
+use crate::{
+    environment::{Attested, Pushed, PushedImage},
+    inputs::Inputs,
+    trust::{Trust, repository},
+};
+use futures_util::future::try_join_all;
+use plimsoll_attest::{
+    BUNDLE, Bom, Build, Bundle, CONTENT, CYCLONEDX, Linked, Material, PREDICATE, PROVENANCE, Provenance, SIGNATURE,
+    SigningKey, Statement,
+};
+use plimsoll_core::{Digest, Platform, RetryPolicy, ServiceName};
+use plimsoll_engine::{Cx, Effect, Step, StepError, World};
+use plimsoll_oci::{Artifact, BlobStore, Descriptor, INDEX, MANIFEST, RegistryClient, Said, write_artifact};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The artifact type of a bill of materials as a plain document.
+const BOM: &str = "application/vnd.cyclonedx+json";
+/// The annotation that says which key signed.
+const KEY: &str = "dev.plimsoll.key";
+/// The annotation that says of which sources something is said.
+const SOURCE: &str = "dev.plimsoll.source";
+/// The largest list of what is linked in that is read.
+const MAX_LINKED: u64 = 16 * 1024 * 1024;
+/// What is said of each image and index.
+const KINDS: [&str; 3] = [SIGNATURE, PROVENANCE, CYCLONEDX];
+
+/// Says of every image what it is made of, and signs it.
+#[derive(Debug, Serialize)]
+pub struct Attest {
+    project: String,
+    repository: String,
+    /// What somebody chose for each service.
+    parameters: BTreeMap<ServiceName, BTreeMap<String, String>>,
+}
+
+impl Attest {
+    /// The step for the services of `inputs`.
+    pub fn new(inputs: &Inputs) -> Self {
+        let config = inputs.config();
+        let chosen = config.services.iter().map(|(name, service)| {
+            let mut chosen = BTreeMap::from([
+                ("service".to_owned(), name.to_string()),
+                ("package".to_owned(), service.package.clone()),
+            ]);
+            match &service.docker_build {
+                Some(build) => {
+                    chosen.insert("dockerfile".to_owned(), build.dockerfile.clone());
+                    chosen.extend(build.target.iter().map(|target| ("target".to_owned(), target.clone())));
+                }
+                None => {
+                    chosen.insert("bin".to_owned(), service.bin.clone().unwrap_or_else(|| name.to_string()));
+                }
+            }
+            (name.clone(), chosen)
+        });
+        let parameters = chosen.collect();
+        Self { project: config.project.name.to_string(), repository: repository(inputs), parameters }
+    }
+
+    fn source(&self, image: &PushedImage) -> String {
+        format!("{}@{}", self.repository, image.built.revision)
+    }
+}
+
+impl Step for Attest {
+    const NAME: &'static str = "attest";
+    const VERSION: u32 = 1;
+    type In = Pushed;
+    type Out = Attested;
+
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::default()
+    }
+}
+
+impl Effect for Attest {
+    async fn reconcile(&self, cx: &Cx, pushed: &Pushed) -> Result<World<Attested>, StepError> {
+        let (client, trust) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?);
+        let hint = trust.signer()?.public().hint();
+        let said = try_join_all(pushed.images().values().map(|image| {
+            let (client, hint) = (&client, &hint);
+            async move {
+                let missing = try_join_all(subjects(image).map(|subject| self.missing(client, image, subject, hint)));
+                Ok::<_, StepError>(missing.await?.iter().all(BTreeSet::is_empty))
+            }
+        }));
+        let done = said.await?.into_iter().all(|said| said);
+        Ok(if done { World::Done(Attested::prove(pushed.clone())) } else { World::NotDone })
+    }
+
+    async fn act(&self, cx: &Cx, pushed: Pushed) -> Result<Attested, StepError> {
+        let (client, trust) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?);
+        let (store, key) = (cx.resource::<BlobStore>()?, trust.signer()?);
+        let hint = key.public().hint();
+        for (name, image) in pushed.images() {
+            cx.waiting(format!("the registry to take what is said of {name}"));
+            let linked = linked(&store, image)?;
+            for subject in subjects(image) {
+                let missing = self.missing(&client, image, subject, &hint).await?;
+                if missing.is_empty() {
+                    continue;
+                }
+                let about = About { image, subject, linked: &linked, trust: &trust };
+                let artifacts = self.artifacts(&store, &about, &missing, &key)?;
+                for artifact in &artifacts {
+                    let written = write_artifact(&store, artifact).map_err(|e| StepError::of(&e))?;
+                    let attached = client.attach(&store, &written.digest, &image.image).await;
+                    attached.map_err(|e| StepError::of(&e).during(format!("cannot say of {name} what it is made of")))?;
+                }
+                cx.log(&format!("{name} {}: {} statements by {}", subject.digest.short(), artifacts.len(), key.public()));
+            }
+        }
+        Ok(Attested::prove(pushed))
+    }
+}
+
+/// An image or index, with what is known of it.
+struct About<'a> {
+    image: &'a PushedImage,
+    subject: Subject<'a>,
+    linked: &'a BTreeMap<Platform, Linked>,
+    trust: &'a Trust,
+}
+
+/// The index of an image, or the manifest of a platform.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    digest: &'a Digest,
+    platform: Option<Platform>,
+}
+
+fn subjects(image: &PushedImage) -> impl Iterator<Item = Subject<'_>> {
+    let index = Subject { digest: &image.built.digest, platform: None };
+    let platforms = image.built.platforms.iter().map(|(platform, digest)| Subject { digest, platform: Some(*platform) });
+    std::iter::once(index).chain(platforms)
+}
+
+/// What is linked into the executables, by platform.
+fn linked(store: &BlobStore, image: &PushedImage) -> Result<BTreeMap<Platform, Linked>, StepError> {
+    let read = |(platform, made): (&Platform, &crate::Made)| {
+        let bytes = store.read(&made.of, MAX_LINKED).map_err(|e| StepError::of(&e))?;
+        let linked = serde_json::from_slice(&bytes)
+            .map_err(|e| StepError::internal("what is linked in was written and does not read").caused_by(&e))?;
+        Ok((*platform, linked))
+    };
+    image.built.made.iter().map(read).collect()
+}
+
+impl Attest {
+    /// The kinds of statements that are not there yet, by this key and of these sources.
+    async fn missing(
+        &self,
+        client: &RegistryClient,
+        image: &PushedImage,
+        subject: Subject<'_>,
+        hint: &str,
+    ) -> Result<BTreeSet<&'static str>, StepError> {
+        let listed = client.referrers(&image.image, subject.digest, Some(BUNDLE)).await.map_err(|e| StepError::of(&e))?;
+        let source = self.source(image);
+        let is = |annotations: &BTreeMap<String, String>, key: &str, value: &str| {
+            annotations.get(key).is_some_and(|found| found == value)
+        };
+        let there = |kind: &str| {
+            listed.iter().map(|one| &one.annotations).any(|one| {
+                is(one, PREDICATE, kind) && is(one, KEY, hint) && is(one, SOURCE, &source)
+            })
+        };
+        // Nobody knows what a Dockerfile links in where cargo does not.
+        let known = |kind: &str| kind != CYCLONEDX || !image.built.made.is_empty();
+        Ok(KINDS.into_iter().filter(|kind| known(kind) && !there(kind)).collect())
+    }
+
+    /// What is to be pushed beside an image for these kinds of statements.
+    fn artifacts(
+        &self,
+        store: &BlobStore,
+        about: &About<'_>,
+        kinds: &BTreeSet<&'static str>,
+        key: &SigningKey,
+    ) -> Result<Vec<Artifact>, StepError> {
+        let subject = descriptor(store, about.subject)?;
+        let plain = |kind: &str, media_type: &str, bytes: Vec<u8>, title: &str| {
+            let annotations = BTreeMap::from([("org.opencontainers.image.title".to_owned(), title.to_owned())]);
+            let layers = vec![Said { media_type: media_type.to_owned(), bytes, annotations }];
+            Artifact { kind: kind.to_owned(), subject: subject.clone(), layers, annotations: BTreeMap::new() }
+        };
+        let mut artifacts = Vec::new();
+        for kind in kinds {
+            let predicate = match *kind {
+                PROVENANCE => self.provenance(about),
+                CYCLONEDX => {
+                    let bom = self.bom(about);
+                    let bytes = serde_json::to_vec_pretty(&bom).expect("a document is plain data");
+                    artifacts.push(plain(BOM, BOM, bytes, "bom.cdx.json"));
+                    bom
+                }
+                _ => json!({}),
+            };
+            let bundle = Bundle::sign(key, &Statement::of(about.subject.digest, kind, predicate));
+            let annotations = BTreeMap::from([
+                (CONTENT.to_owned(), "dsse-envelope".to_owned()),
+                (PREDICATE.to_owned(), (*kind).to_owned()),
+                (KEY.to_owned(), key.public().hint()),
+                (SOURCE.to_owned(), self.source(about.image)),
+            ]);
+            let layers =
+                vec![Said { media_type: BUNDLE.to_owned(), bytes: bundle.to_bytes(), annotations: BTreeMap::new() }];
+            artifacts.push(Artifact { kind: BUNDLE.to_owned(), subject: subject.clone(), layers, annotations });
+        }
+        Ok(artifacts)
+    }
+
+    fn provenance(&self, about: &About<'_>) -> Value {
+        let (built, platform) = (&about.image.built, about.subject.platform);
+        let made: Vec<_> = built.made.iter().filter(|(of, _)| platform.is_none_or(|wanted| wanted == **of)).collect();
+        let files: BTreeMap<_, _> = made.iter().flat_map(|(_, made)| &made.files).collect();
+        let build = Build {
+            repository: self.repository.clone(),
+            revision: built.revision.clone(),
+            parameters: self.parameters.get(&built.service).cloned().unwrap_or_default(),
+            toolchains: made.iter().map(|(platform, made)| (platform.to_string(), made.with.clone())).collect(),
+            materials: files.into_iter().map(|(p, d)| Material { path: p.clone(), digest: d.clone() }).collect(),
+        };
+        let builder = about.trust.builder().clone();
+        Provenance { build, builder, version: env!("CARGO_PKG_VERSION").to_owned() }.predicate()
+    }
+
+    fn bom(&self, about: &About<'_>) -> Value {
+        let (built, platform) = (&about.image.built, about.subject.platform);
+        let linked = about.linked.iter().filter(|(of, _)| platform.is_none_or(|wanted| wanted == **of));
+        let committed = jiff::Timestamp::from_second(built.committed_at).unwrap_or_default();
+        let bom = Bom {
+            name: format!("{}/{}", self.project, built.service),
+            subject: about.subject.digest.clone(),
+            committed_at: committed.to_string(),
+            linked: linked.map(|(platform, linked)| (platform.to_string(), linked.clone())).collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        bom.document()
+    }
+}
+
+fn descriptor(store: &BlobStore, subject: Subject<'_>) -> Result<Descriptor, StepError> {
+    let size = store.size(subject.digest).map_err(|e| StepError::of(&e))?;
+    let media_type = if subject.platform.is_some() { MANIFEST } else { INDEX };
+    Ok(Descriptor::new(media_type, subject.digest.clone(), size))
+}

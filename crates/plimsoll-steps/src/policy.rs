@@ -1,0 +1,136 @@
+//! The policy gate: what the registry has and says of a release's images, looked at just before they are to serve.
+//!
+//! Nothing that was known before counts: bytes, tags and statements are read from the registry again, and judged by
+//! [`plimsoll_attest::judge`].
+
+use crate::{
+    environment::{Pushed, PushedImage},
+    inputs::Inputs,
+    push::tag_of,
+    trust::{Trust, repository},
+};
+use futures_util::future::try_join_all;
+use plimsoll_attest::{BUNDLE, Expected, Finding, PublicKey, Rule, Said, judge};
+use plimsoll_core::{Classify as _, Digest, ErrorClass, ImageRef};
+use plimsoll_engine::{Cx, StepError};
+use plimsoll_oci::{ClientError, RegistryClient};
+use serde::Serialize;
+
+/// Statements that are read of one image; an honest one has a handful.
+const MAX_STATEMENTS: usize = 200;
+
+/// What a release has to be to pass.
+#[derive(Debug, Serialize)]
+pub(crate) struct Policy {
+    repository: String,
+    tag: String,
+}
+
+impl Policy {
+    /// For the release that is made of `inputs`.
+    pub(crate) fn of(inputs: &Inputs) -> Self {
+        Self { repository: repository(inputs), tag: tag_of(&inputs.source.version) }
+    }
+
+    /// Refuses a release that breaks a rule, by its name.
+    pub(crate) async fn admit(&self, cx: &Cx, pushed: &Pushed) -> Result<(), StepError> {
+        let (client, keys) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?.keys()?);
+        cx.waiting("the registry to show what it has and says of the release");
+        let looked = try_join_all(pushed.images().values().map(|image| self.look(&client, &keys, image))).await?;
+        let broken: Vec<(&PushedImage, Finding)> =
+            pushed.images().values().zip(looked).flat_map(|(image, found)| found.into_iter().map(move |f| (image, f))).collect();
+        let Some((first, finding)) = broken.first() else {
+            cx.log(&format!("{} images hold to the policy", pushed.images().len()));
+            return Ok(());
+        };
+        let error = StepError::check(format!("the policy refuses {}: {}", first.built.service, finding.reason));
+        let line = |(image, finding): &(&PushedImage, Finding)| {
+            format!("{} {}: {} ({})", image.built.service, finding.rule, finding.reason, finding.subject)
+        };
+        let error = error.with_detail(broken.iter().map(line));
+        Err(error.with_hint(format!("cargo xtask verify {}", first.image)))
+    }
+
+    async fn look(
+        &self,
+        client: &RegistryClient,
+        keys: &[PublicKey],
+        image: &PushedImage,
+    ) -> Result<Vec<Finding>, StepError> {
+        let built = &image.built;
+        let expected = Expected { repository: self.repository.clone(), revision: Some(built.revision.clone()) };
+        let mut found = tag(client, &image.image, &built.digest, &self.tag).await?;
+        found.extend(examine(client, keys, &image.image, &expected).await?.findings);
+        Ok(found)
+    }
+}
+
+/// What came of looking at one image.
+#[derive(Debug, Clone)]
+pub struct Examined {
+    /// What was looked at: the index and the platforms' manifests.
+    pub subjects: Vec<Digest>,
+    /// The rules that are broken.
+    pub findings: Vec<Finding>,
+    /// Bytes of blobs that were read.
+    pub bytes: u64,
+}
+
+/// Reads an image with all that is said of it, and judges it.
+pub async fn examine(
+    client: &RegistryClient,
+    keys: &[PublicKey],
+    image: &ImageRef,
+    expected: &Expected,
+) -> Result<Examined, StepError> {
+    let verified = match client.verify(image).await {
+        Ok(verified) => verified,
+        Err(error) => {
+            let subject = image.digest.clone().ok_or_else(|| StepError::of(&error))?;
+            let findings = vec![content(&error, &subject).ok_or_else(|| StepError::of(&error))?];
+            return Ok(Examined { subjects: vec![subject], findings, bytes: 0 });
+        }
+    };
+    let platforms = verified.platforms.into_iter().map(|(_, digest)| digest);
+    let subjects: Vec<Digest> = std::iter::once(verified.digest).chain(platforms).collect();
+    let mut findings = Vec::new();
+    for subject in &subjects {
+        let listed = client.referrers(image, subject, Some(BUNDLE)).await.map_err(|e| StepError::of(&e))?;
+        let mut bundles = Vec::new();
+        for referrer in listed.iter().take(MAX_STATEMENTS) {
+            match client.artifact(image, &referrer.descriptor.digest).await {
+                Ok(layers) => bundles.extend(layers),
+                // One that is damaged says nothing.
+                Err(error) if content(&error, subject).is_some() => {}
+                Err(error) => return Err(StepError::of(&error)),
+            }
+        }
+        findings.extend(judge(Said { subject, bundles: &bundles }, keys, expected));
+    }
+    Ok(Examined { subjects, findings, bytes: verified.bytes })
+}
+
+/// Whether the release's tag still names the image.
+async fn tag(client: &RegistryClient, image: &ImageRef, digest: &Digest, tag: &str) -> Result<Vec<Finding>, StepError> {
+    let named = client.head(&image.tagged(tag)).await.map_err(|e| StepError::of(&e))?;
+    let reason = match named {
+        Some(named) if named.digest == *digest => return Ok(Vec::new()),
+        Some(named) => format!("the tag {tag} was moved: it names {} now", named.digest),
+        None => format!("the tag {tag} is gone"),
+    };
+    Ok(vec![Finding { rule: Rule::Tag, subject: digest.clone(), reason }])
+}
+
+/// What an error says of the image's contents; nothing if it is about the way there.
+fn content(error: &ClientError, subject: &Digest) -> Option<Finding> {
+    let gone = matches!(error, ClientError::Refused { status, .. } if status.as_u16() == 404);
+    let reason = if gone {
+        format!("the registry has not all of it any more: {error}")
+    } else if matches!(error, ClientError::Data { .. } | ClientError::Manifest { .. }) {
+        format!("it was changed: {error}")
+    } else {
+        debug_assert!(error.class() != ErrorClass::Internal, "{error}");
+        return None;
+    };
+    Some(Finding { rule: Rule::Content, subject: subject.clone(), reason })
+}

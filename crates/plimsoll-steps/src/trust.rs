@@ -1,0 +1,46 @@
+//! Who signs what is released, and whose signatures count: a resource of the steps, because keys belong to machines and not to
+//! plans.
+
+use crate::inputs::Inputs;
+use plimsoll_attest::{Builder, PublicKey, SigningKey};
+use plimsoll_engine::StepError;
+
+/// Finds the key that signs, making it where that is wanted.
+pub type Signer = Box<dyn Fn() -> Result<SigningKey, StepError> + Send + Sync>;
+
+/// Who signs, whose signatures count, and who builds.
+pub struct Trust {
+    signer: Signer,
+    trusted: Vec<PublicKey>,
+    builder: Builder,
+}
+
+impl Trust {
+    /// `trusted` are the keys whose signatures count; none means the signer's own.
+    pub fn new(signer: Signer, trusted: Vec<PublicKey>, builder: Builder) -> Self {
+        Self { signer, trusted, builder }
+    }
+
+    /// The key that signs.
+    pub fn signer(&self) -> Result<SigningKey, StepError> {
+        (self.signer)()
+    }
+
+    /// The keys whose signatures count.
+    pub fn keys(&self) -> Result<Vec<PublicKey>, StepError> {
+        if self.trusted.is_empty() { Ok(vec![self.signer()?.public().clone()]) } else { Ok(self.trusted.clone()) }
+    }
+
+    /// Who builds here.
+    pub const fn builder(&self) -> &Builder {
+        &self.builder
+    }
+}
+
+/// Where the sources of a release lie: as configured, else git's remote, else a name for the project that is no address.
+pub fn repository(inputs: &Inputs) -> String {
+    let project = &inputs.config().project;
+    let known = project.repository.as_ref().or(inputs.source.repository.as_ref());
+    let known = known.map(|address| address.trim_end_matches('/').trim_end_matches(".git").to_owned());
+    known.unwrap_or_else(|| format!("urn:plimsoll:project:{}", project.name))
+}
