@@ -208,6 +208,8 @@ pub(crate) enum Command {
     /// Serve images to others, and look after a registry's directory
     #[command(subcommand)]
     Registry(registry::Registry),
+    /// Look at an image as the policy before a gated environment does: its bytes, its signature, where it was built, its contents
+    Verify(VerifyArgs),
     /// Stop all that runs on this machine: services, proxy, registry, supervisor
     Down,
     /// Say what this machine can do, and the fix for what it cannot
@@ -230,6 +232,16 @@ pub(crate) enum Command {
         /// The run
         run: String,
     },
+}
+
+/// `verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct VerifyArgs {
+    /// The image: `registry/repository@digest` or `:tag`, or a service of this project with a tag or digest
+    pub(crate) reference: String,
+    /// The commit that its sources have to come from; any, if it is left out
+    #[arg(long)]
+    pub(crate) commit: Option<String>,
 }
 
 /// `image`.
@@ -423,6 +435,7 @@ impl Command {
             | Self::Restore(_)
             | Self::Drill(_)
             | Self::Registry(_)
+            | Self::Verify(_)
             | Self::Down
             | Self::Notify { .. }
             | Self::Image(_) => true,
@@ -445,6 +458,7 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
             Self::Registry(_) => "registry",
+            Self::Verify(_) => "verify",
             Self::Down => "down",
             Self::Notify { .. } => "notify",
             _ => "this",
@@ -504,6 +518,8 @@ mod tests {
             "registry serve --tls-cert chain.pem --tls-key key.pem",
             "registry gc --root here --grace 24h --untagged --dry-run --json",
             "registry list --json",
+            "verify web:1.2.3 --commit 0123 --json",
+            "verify r.example/shop/web@sha256:00",
             "down",
             "doctor --json",
             "tidy",
@@ -564,6 +580,7 @@ mod tests {
             ("restore production", true),
             ("drill failover production --to west", true),
             ("registry list", true),
+            ("verify web", true),
         ] {
             assert_eq!(parse(line).needs_delivery(), expected, "{line}");
         }

@@ -22,6 +22,7 @@ mod rollback;
 mod signing;
 mod status;
 mod terminal;
+mod verify;
 #[cfg(test)]
 mod testing;
 
@@ -58,6 +59,7 @@ pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCo
         Command::Restore(args) => runtime.block_on(restore::restore(session, args))?,
         Command::Drill(Drill::Failover(args)) => runtime.block_on(drill::failover(session, args))?,
         Command::Registry(verb) => runtime.block_on(registry::registry(session, verb))?,
+        Command::Verify(args) => runtime.block_on(verify::verify(session, args))?,
         Command::Down => runtime.block_on(environments::down(session))?,
         _ => return Ok(None),
     };

@@ -88,6 +88,11 @@ impl Delivery {
         Ok(Arc::clone(self.targets.get(&name).expect("every configured environment has a target")))
     }
 
+    /// Where this project's images lie.
+    pub(crate) async fn registry_address(&self, session: &Session) -> Result<RegistryAddress, StepError> {
+        (self.locator(session).0)().await
+    }
+
     fn locator(&self, session: &Session) -> Registry {
         let project = session.config.project.name.to_string();
         if let RegistryConfig::Remote { host, prefix } = &session.config.images.registry {
