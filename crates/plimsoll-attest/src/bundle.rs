@@ -86,7 +86,8 @@ mod tests {
         let keys = [other.public().clone(), ours.public().clone()];
         assert_eq!(Bundle::open(&bytes, &keys), Ok(statement.clone()));
         assert!(matches!(Bundle::open(&bytes, &keys[..1]), Err(Untrusted::OtherKey(_))));
-        let signed_elsewhere = Bundle { dsse_envelope: Envelope::sign(&other, b"{}"), ..Bundle::sign(&ours, &statement) };
+        let signed_elsewhere =
+            Bundle { dsse_envelope: Envelope::sign(&other, b"{}"), ..Bundle::sign(&ours, &statement) };
         assert_eq!(Bundle::open(&signed_elsewhere.to_bytes(), &keys), Err(Untrusted::Unreadable));
         let payload = serde_json::to_vec(&Statement::of(&Digest::of(b"another"), SIGNATURE, json!({}))).unwrap();
         let changed = Bundle { dsse_envelope: Envelope::sign(&other, &payload), ..Bundle::sign(&ours, &statement) };

@@ -20,7 +20,9 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// It does not read as a key.
-    #[error("it is no key of ECDSA over P-256 in PEM (`cosign generate-key-pair` or `openssl ecparam -name prime256v1` make one)")]
+    #[error(
+        "it is no key of ECDSA over P-256 in PEM (`cosign generate-key-pair` or `openssl ecparam -name prime256v1` make one)"
+    )]
     Unreadable,
     /// It is sealed with a password, and none was given.
     #[error("it is sealed with a password, and none is given")]
@@ -171,9 +173,8 @@ mod tests {
     #[test]
     fn a_key_that_cosign_sealed_is_opened_by_its_password_alone() {
         let (sealed, public) = (include_str!("key/testdata/cosign.key"), include_str!("key/testdata/cosign.pub"));
-        let open = |password: Option<&str>| {
-            SigningKey::from_pem(&Secret::new(sealed), password.map(Secret::new).as_ref())
-        };
+        let open =
+            |password: Option<&str>| SigningKey::from_pem(&Secret::new(sealed), password.map(Secret::new).as_ref());
         assert_eq!(open(Some("secret")).unwrap().public(), &PublicKey::from_pem(public).unwrap());
         assert_eq!(open(Some("Secret")).unwrap_err(), KeyError::WrongPassword);
         assert_eq!(open(None).unwrap_err(), KeyError::NoPassword);

@@ -71,7 +71,8 @@ pub fn judge(said: Said<'_>, keys: &[PublicKey], expected: &Expected) -> Vec<Fin
     let broken = rules.into_iter().filter_map(|(rule, predicate)| {
         let of_kind: Vec<_> = trusted.iter().filter(|one| one.predicate_type.starts_with(predicate)).copied().collect();
         let about: Vec<_> = of_kind.iter().filter(|one| one.is_about(said.subject)).copied().collect();
-        let reason = if about.is_empty() { Some(missing(rule, &of_kind, &doubts)) } else { wrong(rule, &about, expected) };
+        let reason =
+            if about.is_empty() { Some(missing(rule, &of_kind, &doubts)) } else { wrong(rule, &about, expected) };
         reason.map(|reason| Finding { rule, subject: said.subject.clone(), reason })
     });
     broken.collect()
@@ -79,7 +80,8 @@ pub fn judge(said: Said<'_>, keys: &[PublicKey], expected: &Expected) -> Vec<Fin
 
 /// Why nothing of a kind counts.
 fn missing(rule: Rule, of_kind: &[&Statement], doubts: &[&Untrusted]) -> String {
-    if let Some(other) = of_kind.iter().flat_map(|one| &one.subject).flat_map(|subject| subject.digest.values()).next() {
+    if let Some(other) = of_kind.iter().flat_map(|one| &one.subject).flat_map(|subject| subject.digest.values()).next()
+    {
         return format!("the {rule} that is there is about another image, {other:.12}");
     }
     // Nobody knows of what kind a statement is that is not believed.
@@ -196,7 +198,8 @@ mod tests {
         bundles[0] = said(&key(7), &Digest::of(b"another"), SIGNATURE, json!({}));
         check(&bundles, &[(Signature, "about another image")]);
         let mut changed: Value = serde_json::from_slice(&all(&key(7))[0]).unwrap();
-        changed["dsseEnvelope"]["signatures"] = serde_json::from_slice::<Value>(&all(&key(7))[1]).unwrap()["dsseEnvelope"]["signatures"].clone();
+        changed["dsseEnvelope"]["signatures"] =
+            serde_json::from_slice::<Value>(&all(&key(7))[1]).unwrap()["dsseEnvelope"]["signatures"].clone();
         bundles[0] = serde_json::to_vec(&changed).unwrap();
         check(&bundles, &[(Signature, "changed after it was signed")]);
     }

@@ -97,7 +97,8 @@ impl Provenance {
 pub(crate) fn sources(predicate: &Value) -> Vec<(String, String)> {
     let dependencies = predicate["buildDefinition"]["resolvedDependencies"].as_array();
     let source = |dependency: &Value| {
-        let commit = dependency["annotations"]["revision"].as_str().or_else(|| dependency["digest"]["gitCommit"].as_str())?;
+        let commit =
+            dependency["annotations"]["revision"].as_str().or_else(|| dependency["digest"]["gitCommit"].as_str())?;
         let uri = dependency["uri"].as_str()?.trim_start_matches("git+");
         // Others put the branch behind it: `https://…/shop@refs/heads/main`.
         let repository = uri.split_once("@refs/").map_or(uri, |(repository, _)| repository);

@@ -58,7 +58,8 @@ impl Statement {
 
     /// Whether it is about these bytes.
     pub fn is_about(&self, digest: &Digest) -> bool {
-        let named = |subject: &Subject| subject.digest.get(digest.algorithm().name()).is_some_and(|h| h == digest.hex());
+        let named =
+            |subject: &Subject| subject.digest.get(digest.algorithm().name()).is_some_and(|h| h == digest.hex());
         self.subject.iter().any(named)
     }
 }
@@ -74,6 +75,9 @@ mod tests {
         assert!(statement.is_about(&one) && !statement.is_about(&other));
         let bytes = serde_json::to_vec(&statement).unwrap();
         assert_eq!(Statement::parse(&bytes), Some(statement));
-        assert_eq!(Statement::parse(br#"{"_type":"https://in-toto.io/Statement/v0.1","subject":[],"predicateType":""}"#), None);
+        assert_eq!(
+            Statement::parse(br#"{"_type":"https://in-toto.io/Statement/v0.1","subject":[],"predicateType":""}"#),
+            None
+        );
     }
 }

@@ -204,7 +204,8 @@ fn describe(error: &toml::de::Error, secrets: &[Range<usize>]) -> Found {
 /// In a file that cannot be read nobody knows what a text is: what follows the first quote of a line is not shown where the
 /// line, or the header above it, speaks of secrets.
 fn quoted(text: &str) -> Vec<Range<usize>> {
-    let secret = |line: &str| ["secret", "webhook", "url", "password", "signing"].iter().any(|word| line.contains(word));
+    let secret =
+        |line: &str| ["secret", "webhook", "url", "password", "signing"].iter().any(|word| line.contains(word));
     let mut ranges = Vec::new();
     let mut below = false;
     let mut at = 0;

@@ -113,9 +113,15 @@ impl Effect for Attest {
                 for artifact in &artifacts {
                     let written = write_artifact(&store, artifact).map_err(|e| StepError::of(&e))?;
                     let attached = client.attach(&store, &written.digest, &image.image).await;
-                    attached.map_err(|e| StepError::of(&e).during(format!("cannot say of {name} what it is made of")))?;
+                    attached
+                        .map_err(|e| StepError::of(&e).during(format!("cannot say of {name} what it is made of")))?;
                 }
-                cx.log(&format!("{name} {}: {} statements by {}", subject.digest.short(), artifacts.len(), key.public()));
+                cx.log(&format!(
+                    "{name} {}: {} statements by {}",
+                    subject.digest.short(),
+                    artifacts.len(),
+                    key.public()
+                ));
             }
         }
         Ok(Attested::prove(pushed))
@@ -139,7 +145,8 @@ struct Subject<'a> {
 
 fn subjects(image: &PushedImage) -> impl Iterator<Item = Subject<'_>> {
     let index = Subject { digest: &image.built.digest, platform: None };
-    let platforms = image.built.platforms.iter().map(|(platform, digest)| Subject { digest, platform: Some(*platform) });
+    let platforms =
+        image.built.platforms.iter().map(|(platform, digest)| Subject { digest, platform: Some(*platform) });
     std::iter::once(index).chain(platforms)
 }
 
@@ -163,15 +170,17 @@ impl Attest {
         subject: Subject<'_>,
         hint: &str,
     ) -> Result<BTreeSet<&'static str>, StepError> {
-        let listed = client.referrers(&image.image, subject.digest, Some(BUNDLE)).await.map_err(|e| StepError::of(&e))?;
+        let listed =
+            client.referrers(&image.image, subject.digest, Some(BUNDLE)).await.map_err(|e| StepError::of(&e))?;
         let source = self.source(image);
         let is = |annotations: &BTreeMap<String, String>, key: &str, value: &str| {
             annotations.get(key).is_some_and(|found| found == value)
         };
         let there = |kind: &str| {
-            listed.iter().map(|one| &one.annotations).any(|one| {
-                is(one, PREDICATE, kind) && is(one, KEY, hint) && is(one, SOURCE, &source)
-            })
+            listed
+                .iter()
+                .map(|one| &one.annotations)
+                .any(|one| is(one, PREDICATE, kind) && is(one, KEY, hint) && is(one, SOURCE, &source))
         };
         // Nobody knows what a Dockerfile links in where cargo does not.
         let known = |kind: &str| kind != CYCLONEDX || !image.built.made.is_empty();

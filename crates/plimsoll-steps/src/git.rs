@@ -134,7 +134,9 @@ pub(crate) fn web_address(remote: &str) -> Option<String> {
         Some(("ssh" | "git" | "git+ssh", rest)) => ("https", rest.to_owned()),
         Some(_) => return None,
         // `git@host:path`, as scp has it.
-        None => ("https", remote.split_once(':').filter(|(host, _)| !host.contains('/')).map(|(h, p)| format!("{h}/{p}"))?),
+        None => {
+            ("https", remote.split_once(':').filter(|(host, _)| !host.contains('/')).map(|(h, p)| format!("{h}/{p}"))?)
+        }
     };
     let (authority, path) = rest.split_once('/')?;
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

@@ -90,7 +90,14 @@ impl Pure for Image {
         if platforms.is_empty() {
             return Err(StepError::user(format!("no platform of {} can be compiled for here", self.service)));
         }
-        Ok(Built { service: self.service.clone(), digest, platforms, revision: origin.revision, committed_at: origin.committed_at, made })
+        Ok(Built {
+            service: self.service.clone(),
+            digest,
+            platforms,
+            revision: origin.revision,
+            committed_at: origin.committed_at,
+            made,
+        })
     }
 
     fn usable(&self, cx: &Cx, built: &Built) -> bool {

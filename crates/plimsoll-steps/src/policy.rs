@@ -37,8 +37,12 @@ impl Policy {
         let (client, keys) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?.keys()?);
         cx.waiting("the registry to show what it has and says of the release");
         let looked = try_join_all(pushed.images().values().map(|image| self.look(&client, &keys, image))).await?;
-        let broken: Vec<(&PushedImage, Finding)> =
-            pushed.images().values().zip(looked).flat_map(|(image, found)| found.into_iter().map(move |f| (image, f))).collect();
+        let broken: Vec<(&PushedImage, Finding)> = pushed
+            .images()
+            .values()
+            .zip(looked)
+            .flat_map(|(image, found)| found.into_iter().map(move |f| (image, f)))
+            .collect();
         let Some((first, finding)) = broken.first() else {
             cx.log(&format!("{} images hold to the policy", pushed.images().len()));
             return Ok(());

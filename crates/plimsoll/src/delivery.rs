@@ -22,9 +22,9 @@ mod rollback;
 mod signing;
 mod status;
 mod terminal;
-mod verify;
 #[cfg(test)]
 mod testing;
+mod verify;
 
 pub(crate) use daemons::hidden;
 pub(crate) use doctor::doctor;

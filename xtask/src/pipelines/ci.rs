@@ -4,12 +4,22 @@ use plimsoll::prelude::*;
 
 /// The members of the workspace, and for each the members it may be built from. A step is made per member, and a graph is
 /// built from its inputs alone, so they are named here; the step `tidy` and a test hold the list to what is there.
-const MEMBERS: [(&str, &[&str]); 13] = [
+const MEMBERS: [(&str, &[&str]); 14] = [
     ("kairos", &[]),
     (
         "plimsoll",
         &[
-            "-attest", "-core", "-deploy", "-docker", "-engine", "-http", "-kubernetes", "-local", "-oci", "-process", "-steps",
+            "-attest",
+            "-core",
+            "-deploy",
+            "-docker",
+            "-engine",
+            "-http",
+            "-kubernetes",
+            "-local",
+            "-oci",
+            "-process",
+            "-steps",
         ],
     ),
     ("plimsoll-attest", &["-core"]),

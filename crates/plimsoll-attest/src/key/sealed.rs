@@ -68,7 +68,10 @@ pub(super) fn open(pem: &str, password: &Secret) -> Result<Vec<u8>, KeyError> {
     }
     let Work { n, r, p } = kdf.params;
     let work = n.saturating_mul(u64::from(r)).saturating_mul(u64::from(p)) / 8;
-    let params = n.checked_ilog2().and_then(|log_n| u8::try_from(log_n).ok()).filter(|_| n.is_power_of_two() && work <= MOST_WORK);
+    let params = n
+        .checked_ilog2()
+        .and_then(|log_n| u8::try_from(log_n).ok())
+        .filter(|_| n.is_power_of_two() && work <= MOST_WORK);
     let params = params.and_then(|log_n| Params::new(log_n, r, p).ok()).ok_or(KeyError::Unreadable)?;
     let mut key = [0; 32];
     scrypt::scrypt(password.expose().as_bytes(), &kdf.salt, &params, &mut key).map_err(|_| KeyError::Unreadable)?;

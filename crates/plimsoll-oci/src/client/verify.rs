@@ -76,9 +76,7 @@ impl Session<'_> {
         let mut response = self.expect(self.send(Repeat::IfIdempotent, get).await?, StatusCode::OK).await?;
         let (mut hasher, mut kept, mut received) = (Hasher::by(blob.digest.algorithm()), Vec::new(), 0_u64);
         let url = response.url().clone();
-        while let Some(piece) =
-            response.chunk().await.map_err(|error| plimsoll_http::HttpError::broken(&url, error))?
-        {
+        while let Some(piece) = response.chunk().await.map_err(|error| plimsoll_http::HttpError::broken(&url, error))? {
             received += piece.len() as u64;
             if received > blob.size {
                 return Err(self.data("sends more bytes than the manifest announces"));

@@ -6,8 +6,8 @@ use plimsoll_core::{Platform, ServiceName, config::Profile};
 use plimsoll_engine::{Cx, Graph, Handle, Pipeline, Pure, Reads, Step, StepError, try_pipeline};
 use plimsoll_oci::{BlobStore, ImageError, IndexSpec, ServiceImage, service_image, write_index};
 use plimsoll_steps::{
-    Approval, Approve, Attest, Built, Deploy, Deployed, Environment, Inputs, Made, Open, Options, Pick, Promote, Push, Rollback,
-    Smoke, Source,
+    Approval, Approve, Attest, Built, Deploy, Deployed, Environment, Inputs, Made, Open, Options, Pick, Promote, Push,
+    Rollback, Smoke, Source,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, fs};
@@ -135,7 +135,14 @@ impl Pure for Bake {
         let made = Made { with: BTreeMap::new(), files: BTreeMap::new(), of };
         let made = BTreeMap::from([(Platform::LinuxAmd64, made)]);
         let (digest, platforms) = bake().map_err(|e| StepError::of(&e))?;
-        Ok(Built { service: self.service.clone(), digest, platforms, revision: self.version.clone(), committed_at: 0, made })
+        Ok(Built {
+            service: self.service.clone(),
+            digest,
+            platforms,
+            revision: self.version.clone(),
+            committed_at: 0,
+            made,
+        })
     }
 }
 

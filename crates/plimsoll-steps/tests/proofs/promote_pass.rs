@@ -1,7 +1,9 @@
 //! An approved release is promoted.
 
 use plimsoll_engine::{Graph, Handle, StepError};
-use plimsoll_steps::{Approval, Approve, Attested, Deploy, Deployed, Environment, Inputs, Open, Promote, Pushed, Smoked};
+use plimsoll_steps::{
+    Approval, Approve, Attested, Deploy, Deployed, Environment, Inputs, Open, Promote, Pushed, Smoked,
+};
 
 struct Staging;
 impl Environment for Staging {
