@@ -9,6 +9,8 @@ mod measured;
 mod pipelines;
 #[path = "effects/placed.rs"]
 mod placed;
+#[path = "effects/policy.rs"]
+mod policy;
 #[path = "effects/refusals.rs"]
 mod refusals;
 #[path = "effects/registry.rs"]

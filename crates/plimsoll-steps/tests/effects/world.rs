@@ -55,12 +55,10 @@ impl World {
         let prober = Arc::new(Asker(vec![staging.clone(), production.clone()]));
         let address = RegistryAddress { host: port.address().to_string(), prefix: "kairos".to_owned() };
         let registry = Registry(Box::new(move || Box::pin(std::future::ready(Ok(address.clone())))));
-        let options = ClientOptions { no_proxy: true, ..ClientOptions::default() };
-        let quick = RegistryOptions { policy: RetryPolicy::once(), ..RegistryOptions::default() };
         let resources = Resources::new()
             .with(Arc::new(Targets::new(targets, prober)))
             .with(Arc::new(registry))
-            .with(Arc::new(RegistryClient::new(Client::new(&options).unwrap(), quick)))
+            .with(Arc::new(client()))
             .with(Arc::new(BlobStore::open(dir.path().join("store")).unwrap()))
             .with(Arc::new(trust(7)))
             .with(Arc::new(Asking::default()));
@@ -77,7 +75,12 @@ impl World {
         seen
     }
 
-    fn registry(&self) -> PathBuf {
+    /// The images that were made and not pushed yet.
+    pub(crate) fn store(&self) -> BlobStore {
+        BlobStore::open(self.dir.path().join("store")).unwrap()
+    }
+
+    pub(crate) fn registry(&self) -> PathBuf {
         self.dir.path().join("registry")
     }
 
@@ -180,8 +183,20 @@ fn environment(seen: &Observation) -> String {
     format!("{live:?}, generation {generation}, {history} before, locked {}, {services:#?}", seen.lock.is_some())
 }
 
-/// Whoever has the key of this number.
-pub(crate) fn trust(number: u8) -> Trust {
-    let key = SigningKey::of_random(&[number; 32]).unwrap();
+/// A client that tries everything once.
+pub(crate) fn client() -> RegistryClient {
+    let options = ClientOptions { no_proxy: true, ..ClientOptions::default() };
+    let quick = RegistryOptions { policy: RetryPolicy::once(), ..RegistryOptions::default() };
+    RegistryClient::new(Client::new(&options).unwrap(), quick)
+}
+
+/// The key of this number.
+pub(crate) fn key(number: u8) -> SigningKey {
+    SigningKey::of_random(&[number; 32]).unwrap()
+}
+
+/// Whoever has the key of this number signs, and is believed.
+fn trust(number: u8) -> Trust {
+    let key = key(number);
     Trust::new(Box::new(move || Ok(key.clone())), Vec::new(), Builder::local())
 }
