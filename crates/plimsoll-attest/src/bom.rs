@@ -17,7 +17,7 @@ pub use tree::Linked;
 pub struct Component {
     /// Its name.
     pub name: String,
-    /// Its version.
+    /// Its version; empty where nobody knows it.
     pub version: String,
     /// Its package URL, if it can be had from somewhere; it is also how other components name it.
     pub purl: Option<String>,
@@ -30,13 +30,18 @@ pub struct Component {
 impl Component {
     /// How others name it.
     fn reference(&self) -> String {
-        self.purl.clone().unwrap_or_else(|| format!("{}@{}", self.name, self.version))
+        match (&self.purl, &self.sha256) {
+            (Some(purl), _) => purl.clone(),
+            (None, Some(sha256)) if self.version.is_empty() => format!("{}@sha256:{sha256}", self.name),
+            (None, _) => format!("{}@{}", self.name, self.version),
+        }
     }
 
     fn json(&self) -> Value {
-        let mut out = json!({
-            "type": "library", "bom-ref": self.reference(), "name": self.name, "version": self.version,
-        });
+        let mut out = json!({ "type": "library", "bom-ref": self.reference(), "name": self.name });
+        if !self.version.is_empty() {
+            out["version"] = json!(self.version);
+        }
         if let Some(purl) = &self.purl {
             out["purl"] = json!(purl);
         }

@@ -231,7 +231,7 @@ impl Attest {
         let (built, platform) = (&about.image.built, about.subject.platform);
         let made: Vec<_> = built.made.iter().filter(|(of, _)| platform.is_none_or(|wanted| wanted == **of)).collect();
         let files: BTreeMap<_, _> = made.iter().flat_map(|(_, made)| &made.files).collect();
-        let build = Build {
+        let how = Build {
             repository: self.repository.clone(),
             revision: built.revision.clone(),
             parameters: self.parameters.get(&built.service).cloned().unwrap_or_default(),
@@ -239,7 +239,7 @@ impl Attest {
             materials: files.into_iter().map(|(p, d)| Material { path: p.clone(), digest: d.clone() }).collect(),
         };
         let builder = about.trust.builder().clone();
-        Provenance { build, builder, version: env!("CARGO_PKG_VERSION").to_owned() }.predicate()
+        Provenance { build: how, builder, version: env!("CARGO_PKG_VERSION").to_owned() }.predicate()
     }
 
     fn bom(&self, about: &About<'_>) -> Value {

@@ -48,14 +48,10 @@ pub(crate) async fn made(cx: &Cx, package: &str, toolchain: &Toolchain) -> Resul
         ("libc", libc_digest.as_ref().map(ToString::to_string)),
     ];
     let with = with.into_iter().filter_map(|(role, fact)| Some((role.to_owned(), fact?))).collect();
-    let linked = linked(cx, package, &toolchain.triple, toolchain.rustc.as_deref()).await?;
+    let inside = linked(cx, package, &toolchain.triple, toolchain.rustc.as_deref()).await?;
     let kind = if toolchain.triple.ends_with("-musl") { "musl" } else { "glibc" };
-    let linked = linked.with(component("std", rustc.release.clone(), None)).with(component(
-        kind,
-        "as the toolchain has it".to_owned(),
-        libc_digest,
-    ));
-    Ok(Made { with, files: lock_file(cx)?, of: keep(cx, &linked)? })
+    let inside = inside.with(component("std", rustc.release, None)).with(component(kind, String::new(), libc_digest));
+    Ok(Made { with, files: lock_file(cx)?, of: keep(cx, &inside)? })
 }
 
 /// What is linked in, into the blob store.

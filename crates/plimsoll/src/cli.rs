@@ -405,7 +405,7 @@ impl Command {
             Self::Tidy => of("ci", &["tidy"]),
             Self::Build => of("release", &["compile", "build"]),
             Self::Image(_) => of("release", &["image", "docker-build"]),
-            Self::Push => of("release", &["push"]),
+            Self::Push => of("release", &["push", "attest"]),
             Self::Deploy { env } => at("deploy", env),
             Self::Rollback(args) if !args.dry_run => Wanted {
                 pipeline: "rollback",

@@ -22,6 +22,7 @@ mod migration;
 mod place;
 mod plain;
 mod platforms;
+mod supply_chain;
 mod sweep;
 mod terminal;
 mod world;

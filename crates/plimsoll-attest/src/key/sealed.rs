@@ -1,4 +1,4 @@
-//! Private keys as `cosign generate-key-pair` writes them: sealed with a password, by scrypt and NaCl's secret box.
+//! Private keys as `cosign generate-key-pair` writes them: sealed with a password, by scrypt and the secret box of `NaCl`.
 
 use super::KeyError;
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -116,8 +116,9 @@ fn owned(path: &[&str]) -> Path {
 fn may_be_secret(path: &[String], text: &str) -> bool {
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let below_reference = match parts.as_slice() {
-        ["notify", _, "webhook" | "url" | "secret", ..] | ["registries", _, "password", ..] => true,
-        ["signing", "key" | "password", ..] => true,
+        ["notify", _, "webhook" | "url" | "secret", ..]
+        | ["registries", _, "password", ..]
+        | ["signing", "key" | "password", ..] => true,
         parts => parts.contains(&"secrets"),
     };
     below_reference && !(parts.last() == Some(&"env") && is_variable_name(text))

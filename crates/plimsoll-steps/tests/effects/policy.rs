@@ -23,7 +23,7 @@ struct Image {
     root: PathBuf,
     blobs: BlobStore,
     index: Digest,
-    image: ImageRef,
+    reference: ImageRef,
 }
 
 impl Image {
@@ -31,8 +31,8 @@ impl Image {
         let root = world.registry();
         let tag = fs::read_to_string(root.join("repositories/kairos/api/_tags/1.0.0")).unwrap();
         let index: Digest = tag.trim().parse().unwrap();
-        let image: ImageRef = format!("{}/kairos/api@{index}", port.address()).parse().unwrap();
-        Self { blobs: BlobStore::open(&root).unwrap(), root, index, image }
+        let reference: ImageRef = format!("{}/kairos/api@{index}", port.address()).parse().unwrap();
+        Self { blobs: BlobStore::open(&root).unwrap(), root, index, reference }
     }
 
     fn repository(&self) -> PathBuf {
@@ -80,7 +80,7 @@ impl Image {
                 let subject = Descriptor::new(media_type, digest.clone(), self.bytes(&digest).len() as u64);
                 let artifact = Artifact { kind: BUNDLE.into(), subject, layers, annotations: BTreeMap::new() };
                 let written = write_artifact(&store, &artifact).unwrap();
-                client.attach(&store, &written.digest, &self.image).await.unwrap();
+                client.attach(&store, &written.digest, &self.reference).await.unwrap();
             }
         }
     }
@@ -165,7 +165,7 @@ async fn statements_that_were_changed_or_taken_away_are_refused() {
         let listed = image.repository().join("_referrers").join(image.index.hex());
         for referrer in fs::read_dir(listed).unwrap() {
             let name = referrer.unwrap().file_name().into_string().unwrap();
-            let digest: Digest = format!("sha256:{}", name).parse().unwrap();
+            let digest: Digest = format!("sha256:{name}").parse().unwrap();
             let bundle = image.view(&digest).layers[0].digest.clone();
             Image::change(&image.blobs.path(&bundle));
         }

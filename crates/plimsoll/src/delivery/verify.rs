@@ -48,7 +48,7 @@ pub(crate) async fn verify(session: &Session, args: &VerifyArgs) -> Result<ExitC
     let found = found.ok_or_else(|| StepError::check(format!("the registry has no {image}")))?;
     let image = image.at(found.digest);
     let examined = examine(&delivery.registry, &keys, &image, &expected).await?;
-    let verdict = Verdict::of(&image, &keys, expected.repository, examined);
+    let verdict = Verdict::of(&image, &keys, expected.repository, &examined);
     session.console.out(&if session.global.json { json(&verdict) } else { verdict.to_text() });
     Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -67,7 +67,7 @@ async fn image(session: &Session, delivery: &Delivery, text: &str) -> Result<Ima
 }
 
 impl Verdict {
-    fn of(image: &ImageRef, keys: &[PublicKey], repository: String, examined: Examined) -> Self {
+    fn of(image: &ImageRef, keys: &[PublicKey], repository: String, examined: &Examined) -> Self {
         let rules = [Rule::Content, Rule::Signature, Rule::Provenance, Rule::Bom].map(|rule| {
             let findings: Vec<Finding> = examined.findings.iter().filter(|f| f.rule == rule).cloned().collect();
             Ruled { rule, holds: findings.is_empty(), findings }
@@ -117,7 +117,7 @@ mod tests {
     fn verdict(findings: Vec<Finding>) -> Verdict {
         let image: ImageRef = "r.example/shop/web:1".parse().unwrap();
         let subjects = vec![Digest::of(b"image")];
-        Verdict::of(&image, &[], "https://h.example/shop".into(), Examined { subjects, findings, bytes: 2048 })
+        Verdict::of(&image, &[], "https://h.example/shop".into(), &Examined { subjects, findings, bytes: 2048 })
     }
 
     #[test]
