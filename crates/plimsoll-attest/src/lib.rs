@@ -27,5 +27,5 @@ pub use bundle::{BUNDLE, Bundle, CONTENT, PREDICATE, Untrusted};
 pub use dsse::Envelope;
 pub use key::{KeyError, PublicKey, SigningKey};
 pub use policy::{Expected, Finding, Rule, Said, judge};
-pub use provenance::{Build, Builder, Material, Provenance};
+pub use provenance::{Build, Builder, Material, Provenance, Told};
 pub use statement::{CYCLONEDX, PROVENANCE, SIGNATURE, Statement, Subject};

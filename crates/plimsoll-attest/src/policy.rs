@@ -1,6 +1,6 @@
 //! What must be said of an image before it may serve behind a gate, and by whom. Pure: what a registry holds is handed in.
 
-use crate::{Bundle, CYCLONEDX, PROVENANCE, PublicKey, SIGNATURE, Statement, Untrusted, provenance::sources};
+use crate::{Bundle, CYCLONEDX, PROVENANCE, PublicKey, SIGNATURE, Statement, Told, Untrusted};
 use plimsoll_core::Digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -95,7 +95,7 @@ fn missing(rule: Rule, of_kind: &[&Statement], doubts: &[&Untrusted]) -> String 
 fn wrong(rule: Rule, about: &[&Statement], expected: &Expected) -> Option<String> {
     match rule {
         Rule::Provenance => {
-            let named: Vec<_> = about.iter().flat_map(|one| sources(&one.predicate)).collect();
+            let named: Vec<_> = about.iter().flat_map(|one| Told::read(&one.predicate).sources).collect();
             let fits = |(repository, revision): &(String, String)| {
                 *repository == expected.repository && expected.revision.as_ref().is_none_or(|wanted| wanted == revision)
             };

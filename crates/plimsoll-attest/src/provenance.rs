@@ -93,18 +93,34 @@ impl Provenance {
     }
 }
 
-/// The repositories and commits that a provenance names, whoever wrote it.
-pub(crate) fn sources(predicate: &Value) -> Vec<(String, String)> {
-    let dependencies = predicate["buildDefinition"]["resolvedDependencies"].as_array();
-    let source = |dependency: &Value| {
-        let commit =
-            dependency["annotations"]["revision"].as_str().or_else(|| dependency["digest"]["gitCommit"].as_str())?;
-        let uri = dependency["uri"].as_str()?.trim_start_matches("git+");
-        // Others put the branch behind it: `https://…/shop@refs/heads/main`.
-        let repository = uri.split_once("@refs/").map_or(uri, |(repository, _)| repository);
-        Some((repository.trim_end_matches(".git").to_owned(), commit.to_owned()))
-    };
-    dependencies.into_iter().flatten().filter_map(source).collect()
+/// What a provenance tells of a build, whoever wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Repositories with the commits that were built.
+    pub sources: Vec<(String, String)>,
+    /// What it was compiled with, by platform and role; empty where the builder says nothing of it.
+    pub toolchains: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Told {
+    /// Reads a predicate.
+    pub fn read(predicate: &Value) -> Self {
+        let definition = &predicate["buildDefinition"];
+        let source = |dependency: &Value| {
+            let revision = dependency["annotations"]["revision"].as_str();
+            let commit = revision.or_else(|| dependency["digest"]["gitCommit"].as_str())?;
+            let uri = dependency["uri"].as_str()?.trim_start_matches("git+");
+            // Others put the branch behind it: `https://…/shop@refs/heads/main`.
+            let repository = uri.split_once("@refs/").map_or(uri, |(repository, _)| repository);
+            Some((repository.trim_end_matches(".git").to_owned(), commit.to_owned()))
+        };
+        let dependencies = definition["resolvedDependencies"].as_array();
+        let toolchains = definition["internalParameters"]["toolchains"].clone();
+        Self {
+            sources: dependencies.into_iter().flatten().filter_map(source).collect(),
+            toolchains: serde_json::from_value(toolchains).unwrap_or_default(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -126,13 +142,15 @@ mod tests {
     fn it_reads_as_slsa_writes_it() {
         let commit = "0123456789abcdef0123456789abcdef01234567";
         insta::assert_snapshot!(serde_json::to_string_pretty(&provenance(commit)).unwrap());
-        assert_eq!(sources(&provenance(commit)), [("https://h.example/shop".to_owned(), commit.to_owned())]);
+        let told = Told::read(&provenance(commit));
+        assert_eq!(told.toolchains["linux/amd64"]["rustc"], "1.95.0");
+        assert_eq!(told.sources, [("https://h.example/shop".to_owned(), commit.to_owned())]);
     }
 
     #[test]
     fn changes_that_no_commit_has_are_said() {
         let dirty = "0123456789abcdef0123456789abcdef01234567-dirty";
-        assert_eq!(sources(&provenance(dirty))[0].1, dirty);
+        assert_eq!(Told::read(&provenance(dirty)).sources[0].1, dirty);
         assert!(provenance("uncommitted")["buildDefinition"]["resolvedDependencies"][0].get("digest").is_none());
     }
 
@@ -142,7 +160,7 @@ mod tests {
             { "uri": "git+https://h.example/shop.git@refs/heads/main", "digest": { "gitCommit": "abc" } },
             { "uri": "pkg:generic/base", "digest": { "sha256": "00" } },
         ] } });
-        assert_eq!(sources(&theirs), [("https://h.example/shop".to_owned(), "abc".to_owned())]);
-        assert!(sources(&Value::Null).is_empty());
+        assert_eq!(Told::read(&theirs).sources, [("https://h.example/shop".to_owned(), "abc".to_owned())]);
+        assert_eq!(Told::read(&Value::Null), Told::default());
     }
 }

@@ -14,6 +14,7 @@ mod archive;
 mod artifact;
 mod blob_store;
 mod client;
+mod compare;
 mod descriptor;
 mod elf;
 mod image;
@@ -29,6 +30,7 @@ pub use client::{
     AuthSource, ClientError, CredentialHelpers, Credentials, HostOptions, PullReport, PushEvent, PushReport, Referrer,
     RegistryClient, RegistryOptions, Verified,
 };
+pub use compare::{Difference, Stored, first_difference};
 pub use descriptor::{
     CONFIG, DOCKER_LAYER_GZIP, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, LAYER, LAYER_GZIP, MANIFEST,
     MAX_MANIFEST, ManifestError, ManifestView, PlatformSpec,

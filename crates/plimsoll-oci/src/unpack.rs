@@ -222,14 +222,19 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
+/// A layer's archive, decompressed.
+pub(crate) fn open_layer(store: &BlobStore, layer: &crate::Descriptor) -> Result<Box<dyn Read>, UnpackError> {
+    let file = io::BufReader::with_capacity(128 * 1024, store.open_blob(&layer.digest)?);
+    match layer.media_type.as_str() {
+        LAYER => Ok(Box::new(file)),
+        LAYER_GZIP | DOCKER_LAYER_GZIP => Ok(Box::new(flate2::read::MultiGzDecoder::new(file))),
+        other => Err(UnpackError::MediaType { media_type: other.chars().take(200).collect() }),
+    }
+}
+
 impl Unpacking<'_> {
     fn layer(&mut self, store: &BlobStore, layer: &crate::Descriptor, diff_id: &Digest) -> Result<(), UnpackError> {
-        let file = io::BufReader::with_capacity(128 * 1024, store.open_blob(&layer.digest)?);
-        let plain: Box<dyn Read> = match layer.media_type.as_str() {
-            LAYER => Box::new(file),
-            LAYER_GZIP | DOCKER_LAYER_GZIP => Box::new(flate2::read::MultiGzDecoder::new(file)),
-            other => return Err(UnpackError::MediaType { media_type: other.chars().take(200).collect() }),
-        };
+        let plain = open_layer(store, layer)?;
         let damaged = |source| UnpackError::Archive { layer: layer.digest.clone(), source };
         let bytes = self.limits.bytes;
         let sort = |source: io::Error| match source.kind() {

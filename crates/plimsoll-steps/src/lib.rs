@@ -88,7 +88,7 @@ pub use {
     made::Made,
     notify::{CutOverFigures, Failure, Notice, Notify, Say, Started, Waiting},
     origin::{Origin, Origins},
-    policy::{Examined, examine},
+    policy::{Examined, examine, told},
     preview::preview,
     promote::Promote,
     push::{Push, Registry, RegistryAddress},

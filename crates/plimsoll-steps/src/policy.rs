@@ -10,7 +10,7 @@ use crate::{
     trust::{Trust, repository},
 };
 use futures_util::future::try_join_all;
-use plimsoll_attest::{BUNDLE, Expected, Finding, PublicKey, Rule, Said, judge};
+use plimsoll_attest::{BUNDLE, Bundle, Expected, Finding, PROVENANCE, PublicKey, Rule, Said, Told, judge};
 use plimsoll_core::{Classify as _, Digest, ErrorClass, ImageRef};
 use plimsoll_engine::{Cx, StepError};
 use plimsoll_oci::{ClientError, RegistryClient};
@@ -99,19 +99,37 @@ pub async fn examine(
     let subjects: Vec<Digest> = std::iter::once(verified.digest).chain(platforms).collect();
     let mut findings = Vec::new();
     for subject in &subjects {
-        let listed = client.referrers(image, subject, Some(BUNDLE)).await.map_err(|e| StepError::of(&e))?;
-        let mut bundles = Vec::new();
-        for referrer in listed.iter().take(MAX_STATEMENTS) {
-            match client.artifact(image, &referrer.descriptor.digest).await {
-                Ok(layers) => bundles.extend(layers),
-                // One that is damaged says nothing.
-                Err(error) if content(&error, subject).is_some() => {}
-                Err(error) => return Err(StepError::of(&error)),
-            }
-        }
+        let bundles = bundles(client, image, subject).await?;
         findings.extend(judge(Said { subject, bundles: &bundles }, keys, expected));
     }
     Ok(Examined { subjects, findings, bytes: verified.bytes })
+}
+
+/// The bundles that are listed beside an image or index.
+async fn bundles(client: &RegistryClient, image: &ImageRef, subject: &Digest) -> Result<Vec<Vec<u8>>, StepError> {
+    let listed = client.referrers(image, subject, Some(BUNDLE)).await.map_err(|e| StepError::of(&e))?;
+    let mut bundles = Vec::new();
+    for referrer in listed.iter().take(MAX_STATEMENTS) {
+        match client.artifact(image, &referrer.descriptor.digest).await {
+            Ok(layers) => bundles.extend(layers),
+            // One that is damaged says nothing.
+            Err(error) if content(&error, subject).is_some() => {}
+            Err(error) => return Err(StepError::of(&error)),
+        }
+    }
+    Ok(bundles)
+}
+
+/// What a trusted provenance tells of how an image was built, if there is one.
+pub async fn told(
+    client: &RegistryClient,
+    keys: &[PublicKey],
+    image: &ImageRef,
+    subject: &Digest,
+) -> Result<Option<Told>, StepError> {
+    let opened = bundles(client, image, subject).await?.into_iter().filter_map(|bytes| Bundle::open(&bytes, keys).ok());
+    let found = opened.into_iter().find(|said| said.predicate_type == PROVENANCE && said.is_about(subject));
+    Ok(found.map(|said| Told::read(&said.predicate)))
 }
 
 /// Whether the release's tag still names the image.

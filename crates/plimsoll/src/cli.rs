@@ -253,6 +253,10 @@ pub(crate) struct ImageArgs {
     /// Load those for this machine's platform into its Docker Engine
     #[arg(long)]
     pub(crate) load: bool,
+    /// Say whether an image of a registry is what is built here: the same, different, and in which file, or not to be compared,
+    /// and why
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) verify: Option<String>,
 }
 
 /// `approve`.
@@ -489,6 +493,7 @@ mod tests {
             "build",
             "image",
             "image --output images.tar --load",
+            "image --verify web:1.2.3 --json",
             "push",
             "deploy staging",
             "smoke staging",

@@ -13,6 +13,7 @@ mod images;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod notify;
+mod rebuilt;
 mod registries;
 mod registry;
 mod resources;

@@ -49,8 +49,7 @@ fn start(session: &Session, project: &Project, command: &Command, wanted: Wanted
         let (code, report) = running::start(session, &pipeline, &inputs, workspace).await?;
         match command {
             Command::Image(args) if code == ExitCode::SUCCESS => {
-                seam::images(session, args, &inputs.source.version, &report).await?;
-                Ok(code)
+                seam::images(session, args, &inputs.source.version, &report).await
             }
             _ => Ok(code),
         }

@@ -36,11 +36,12 @@ fn table(readme: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What a reader would type for the words in capitals, and for what may be left out.
-fn typed(command: &str, run: &str) -> Vec<String> {
+fn typed(command: &str, run: &str, image: &str) -> Vec<String> {
     let word = |word: &str| match word {
         "RUN" => run.to_owned(),
         "ENV" => "production".to_owned(),
         "OTHER" => "recovery".to_owned(),
+        "IMAGE" => image.to_owned(),
         "STEP" => "push".to_owned(),
         "PIPELINE" => "release".to_owned(),
         "SHELL" => "bash".to_owned(),
@@ -49,6 +50,11 @@ fn typed(command: &str, run: &str) -> Vec<String> {
     };
     let must = command.split('[').next().unwrap();
     must.split_whitespace().map(word).collect()
+}
+
+/// An image that was pushed.
+fn image(place: &Place) -> String {
+    format!("web@{}", place.status().live("staging").digests()["web"])
 }
 
 #[test]
@@ -70,7 +76,7 @@ fn every_command_of_the_documentation_can_be_given_as_it_stands_there() {
     for command in all {
         place.commit("something to decide about");
         let parked = place.run(&["release"]).expect(75).run();
-        let args = typed(command, &parked);
+        let args = typed(command, &parked, &image(&place));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let (args, allowed): (Vec<&str>, &[i32]) = match args[0] {
             verb if CHECKS.contains(&verb) => (vec![verb, "--help"], &[0]),

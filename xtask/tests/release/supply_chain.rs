@@ -147,3 +147,27 @@ fn verify_names_what_does_not_hold() {
     place.run(&["push"]).expect(0);
     place.run(&["verify", &web]).expect(0);
 }
+
+#[test]
+fn an_image_that_is_built_again_is_the_same_or_it_is_said_why_not() {
+    let (place, host, digest) = pushed();
+    let web = format!("web@{digest}");
+    place.run(&["image", "--verify", &web]).expect(0).says("same: ");
+    // A title is no source: the same commit and the same tools make another image.
+    let whole = format!("{host}/shop/{web}");
+    place.configure("name = \"shop\"", "name = \"bazaar\"");
+    let title = "/config/Labels/org.opencontainers.image.title of the configuration: \"shop/web\" and \"bazaar/web\"";
+    place.run(&["image", "--verify", &whole]).expect(1).says("different: ").says(title);
+    place.configure("name = \"bazaar\"", "name = \"shop\"");
+    let text = fs::read_to_string(place.repository().join("plimsoll.toml")).unwrap();
+    let platform = format!("linux/{}", if env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" });
+    let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    let named = format!("[images.toolchains.\"{platform}\"]\ntarget = \"{target}\"\nlinker = \"gcc\"\n");
+    fs::write(place.repository().join("plimsoll.toml"), format!("{text}\n{named}")).unwrap();
+    let reason = format!("{platform}: linker differs: ");
+    place.run(&["image", "--verify", &web]).expect(2).says("not comparable: ").says(&reason);
+    fs::write(place.repository().join("plimsoll.toml"), text).unwrap();
+    place.at("second");
+    place.run(&["image", "--verify", &web]).expect(2).says("it was built from");
+    place.run(&["image", "--verify", &format!("{host}/shop/no-such@{digest}")]).expect(2).says("nothing called");
+}

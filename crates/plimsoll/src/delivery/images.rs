@@ -1,8 +1,8 @@
 //! `image --output` and `--load`: what a run built, as files or in this machine's Docker Engine.
 
-use super::resources::engine;
+use super::{rebuilt, resources::engine};
 use crate::{cli::ImageArgs, cli_error::CliError, report::text::size, session::Session};
-use plimsoll_core::Platform;
+use plimsoll_core::{Platform, ServiceName};
 use plimsoll_engine::{Report, StepError};
 use plimsoll_oci::{BlobStore, LayoutError, NamedImage, write_archive, write_layout};
 use plimsoll_steps::Built;
@@ -10,6 +10,7 @@ use std::{
     fs::File,
     io::{BufWriter, Write as _},
     path::Path,
+    process::ExitCode,
 };
 
 /// Hands the images of a run out as its command asked for.
@@ -18,9 +19,9 @@ pub(crate) async fn images(
     args: &ImageArgs,
     version: &str,
     report: &Report,
-) -> Result<(), CliError> {
-    if args.output.is_none() && !args.load {
-        return Ok(());
+) -> Result<ExitCode, CliError> {
+    if args.output.is_none() && !args.load && args.verify.is_none() {
+        return Ok(ExitCode::SUCCESS);
     }
     let store = BlobStore::open(session.cache.join("cache/blobs")).map_err(|e| StepError::of(&e))?;
     let images = named(session.config.project.name.as_str(), version, report);
@@ -39,18 +40,26 @@ pub(crate) async fn images(
             session.console.out(&format!("{} in the Docker Engine\n", image.name));
         }
     }
-    Ok(())
+    match &args.verify {
+        Some(reference) => rebuilt::compare(session, &store, reference, built(report)).await,
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What the image steps of the run built.
+fn built(report: &Report) -> impl Iterator<Item = Built> {
+    let builds = report.steps.iter().filter(|step| {
+        let kind = step.name.split('[').next().unwrap_or_default();
+        matches!(kind, "image" | "docker-build")
+    });
+    builds.filter_map(|step| serde_json::from_str(step.output.as_deref()?).ok())
 }
 
 /// The images that steps of the run built, named after project, service and version.
 fn named(project: &str, version: &str, report: &Report) -> Vec<NamedImage> {
     let tag = version.replace('+', "-");
-    let builds = report.steps.iter().filter(|step| {
-        let kind = step.name.split('[').next().unwrap_or_default();
-        matches!(kind, "image" | "docker-build")
-    });
-    let built = builds.filter_map(|step| serde_json::from_str::<Built>(step.output.as_deref()?).ok());
-    built.map(|built| NamedImage { name: format!("{project}/{}:{tag}", built.service), digest: built.digest }).collect()
+    let name = |service: &ServiceName| format!("{project}/{service}:{tag}");
+    built(report).map(|built| NamedImage { name: name(&built.service), digest: built.digest }).collect()
 }
 
 fn written(store: &BlobStore, images: &[NamedImage], output: &Path) -> Result<(), CliError> {

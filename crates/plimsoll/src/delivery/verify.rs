@@ -54,7 +54,7 @@ pub(crate) async fn verify(session: &Session, args: &VerifyArgs) -> Result<ExitC
 }
 
 /// The image that is meant: a whole reference, or a service of this project with a tag or digest.
-async fn image(session: &Session, delivery: &Delivery, text: &str) -> Result<ImageRef, CliError> {
+pub(super) async fn image(session: &Session, delivery: &Delivery, text: &str) -> Result<ImageRef, CliError> {
     let end = text.find(['@', ':']).unwrap_or(text.len());
     let service = text[..end].parse::<ServiceName>().ok().filter(|name| session.config.services.contains_key(name));
     let text = match service {
