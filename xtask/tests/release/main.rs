@@ -9,6 +9,7 @@
 )]
 
 mod canary;
+mod consumers;
 mod disk;
 mod docs;
 #[path = "../support/executable.rs"]
