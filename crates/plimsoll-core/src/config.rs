@@ -38,8 +38,8 @@ mod tests;
 pub use canary::{CanarySettings, PrometheusSettings};
 pub use capacity::{Access, Autoscale, Resources, Storage};
 pub use delivery::{
-    ConsoleChannel, Images, NoticeEvent, Notify, PlatformToolchain, Profile, ProfileRules, ProfileSettings, Profiles,
-    RegistryAccess, Severity, SlackChannel, WebhookChannel,
+    ConsoleChannel, Images, LayerCompression, NoticeEvent, Notify, PlatformToolchain, Profile, ProfileRules,
+    ProfileSettings, Profiles, RegistryAccess, Severity, SlackChannel, WebhookChannel,
 };
 pub use environment::{
     ApprovalRule, Environment, Evidence, Gate, ServiceOverride, Slo, Strategy, StrategyKind, Target,

@@ -27,6 +27,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         env: vec![],
         labels: BTreeMap::new(),
         epoch: 0,
+        base: None,
+        compression: plimsoll_oci::Compression::Gzip,
     };
     service_image(&store, &service)?;
     println!("image of {bytes} bytes: {:?}", start.elapsed());

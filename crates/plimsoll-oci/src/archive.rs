@@ -6,7 +6,7 @@
 use crate::{
     BlobStore, Descriptor, ImageError, Layer, LayerError, MAX_MANIFEST, PlatformSpec,
     image::write_manifest,
-    layer::{store_gzip, store_tar},
+    layer::{store_gzip, store_tar, store_zstd},
 };
 use plimsoll_core::{Classify, Digest, ErrorClass, Platform};
 use serde::Deserialize;
@@ -83,8 +83,7 @@ struct RootFs {
 /// Takes the one image of an archive over into `store`: its platform, and the descriptor of its manifest.
 ///
 /// Layers are streamed, and each is compared with the digest that the configuration has for it. Refused are an archive that is
-/// torn or names what it does not hold, one of several images, one for another platform than those of services, and layers
-/// compressed with zstd.
+/// torn or names what it does not hold, one of several images, and one for another platform than those of services.
 pub fn import_archive<R: Read + Seek>(
     store: &BlobStore,
     mut archive: R,
@@ -170,7 +169,7 @@ fn layer(store: &BlobStore, mut from: impl Read) -> Result<Layer, LayerError> {
     let whole = begin.as_slice().chain(from);
     match begin.as_slice() {
         [0x1f, 0x8b, ..] => store_gzip(store, whole),
-        [0x28, 0xb5, 0x2f, 0xfd] => Err(LayerError::Stream(io::Error::other("it is compressed with zstd"))),
+        [0x28, 0xb5, 0x2f, 0xfd] => store_zstd(store, whole),
         _ => store_tar(store, whole),
     }
 }

@@ -185,7 +185,7 @@ fn differing(at: &str, one: &Value, other: &Value) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ServiceImage, service_image};
+    use crate::{Compression, ServiceImage, service_image};
     use plimsoll_core::Platform;
     use std::path::Path;
 
@@ -200,6 +200,8 @@ mod tests {
             env: vec!["A=1".to_owned()],
             labels: BTreeMap::new(),
             epoch: 7,
+            base: None,
+            compression: Compression::Gzip,
         };
         change(&mut service, &binary);
         service_image(store, &service).unwrap().digest

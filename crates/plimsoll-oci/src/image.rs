@@ -2,12 +2,13 @@
 
 use crate::layer::write_layer;
 use crate::{
-    BlobError, BlobStore, Compression, Contents, Descriptor, Entry, Layer, LayerError, PlatformSpec, descriptor,
+    BlobError, BlobStore, Compression, Contents, Descriptor, Entry, Layer, LayerError, MAX_MANIFEST, ManifestView,
+    PlatformSpec, descriptor,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use oci_spec::image as oci;
-use plimsoll_core::{Classify, ErrorClass, Platform};
-use serde::Serialize;
+use plimsoll_core::{Classify, Digest, ErrorClass, Platform};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
@@ -223,6 +224,60 @@ pub struct ServiceImage<'a> {
     pub labels: BTreeMap<String, String>,
     /// The commit's time, in seconds since 1970.
     pub epoch: u64,
+    /// What it is built on, in place of nothing.
+    pub base: Option<Base>,
+    /// How its own layers are stored.
+    pub compression: Compression,
+}
+
+/// An image to build on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    layers: Vec<Layer>,
+    env: Vec<String>,
+    user: String,
+}
+
+#[derive(Deserialize)]
+struct BaseConfig {
+    #[serde(default)]
+    config: RunConfig,
+    rootfs: BaseRootFs,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct RunConfig {
+    env: Option<Vec<String>>,
+    user: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct BaseRootFs {
+    diff_ids: Vec<Digest>,
+}
+
+impl Base {
+    /// Reads the image of one platform out of a store, by the digest of its manifest.
+    pub fn read(store: &BlobStore, manifest: &Digest) -> Result<Self, ImageError> {
+        let view = ManifestView::parse(&store.read(manifest, MAX_MANIFEST)?).map_err(ImageError::spec("base"))?;
+        let config = view.config.as_ref().ok_or(ImageError::Invalid { reason: "its base has no configuration" })?;
+        let config: BaseConfig = serde_json::from_slice(&store.read(&config.digest, MAX_MANIFEST)?)
+            .map_err(ImageError::spec("configuration of the base"))?;
+        if config.rootfs.diff_ids.len() != view.layers.len() {
+            return Err(ImageError::Invalid { reason: "its base has other layers than its configuration" });
+        }
+        let layers = view.layers.into_iter().zip(config.rootfs.diff_ids);
+        let layers = layers.map(|(descriptor, diff_id)| Layer { descriptor, diff_id }).collect();
+        let RunConfig { env, user } = config.config;
+        Ok(Self { layers, env: env.unwrap_or_default(), user: user.unwrap_or_default() })
+    }
+
+    /// Whom its services run as, if that is somebody without rights of their own.
+    fn user(&self) -> Option<&str> {
+        let name = self.user.split(':').next().unwrap_or_default();
+        (!["", "0", "root"].contains(&name)).then_some(&self.user)
+    }
 }
 
 /// The user that services run as: no name of a person, no right to anything.
@@ -247,9 +302,11 @@ fn certificates() -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Writes an image with `/bin/<name>`, a user `nonroot`, the certificates that are trusted and a `/tmp`, and nothing else.
+/// Writes an image with `/bin/<name>`, a user `nonroot`, the certificates that are trusted and a `/tmp`, and nothing else; or
+/// one with `/bin/<name>` on what its base has.
 ///
-/// The lower layer holds what no release changes, at a fixed time, so that all services and versions share it.
+/// The lower layer holds what no release changes, at a fixed time, so that all services and versions share it. On a base
+/// services run as its user, unless that is root, and with its variables.
 pub fn service_image(store: &BlobStore, service: &ServiceImage<'_>) -> Result<Descriptor, ImageError> {
     let passwd = format!("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{NONROOT}:{NONROOT}:nonroot:/tmp:/sbin/nologin\n");
     let group = format!("root:x:0:\nnonroot:x:{NONROOT}:\n");
@@ -261,17 +318,23 @@ pub fn service_image(store: &BlobStore, service: &ServiceImage<'_>) -> Result<De
         Entry::new("tmp", 0o1777, Contents::Dir),
     ];
     let binary = Entry::new(format!("bin/{}", service.name), 0o755, Contents::File(service.binary.to_owned()));
-    let layers = vec![
-        write_layer(store, base, 0, Compression::Gzip)?,
-        write_layer(store, vec![binary], service.epoch, Compression::Gzip)?,
-    ];
+    let mut layers = match &service.base {
+        Some(base) => base.layers.clone(),
+        None => vec![write_layer(store, base, 0, service.compression)?],
+    };
+    layers.push(write_layer(store, vec![binary], service.epoch, service.compression)?);
+    let own = |variable: &str| variable.split('=').next().map(str::to_owned);
+    let inherited = service.base.iter().flat_map(|base| &base.env);
+    let inherited = inherited.filter(|kept| !service.env.iter().any(|set| own(set) == own(kept)));
+    let env = inherited.chain(&service.env).cloned().collect();
+    let user = service.base.as_ref().and_then(Base::user).map(str::to_owned);
     let spec = ImageSpec {
         platform: service.platform,
         entrypoint: vec![format!("/bin/{}", service.name)],
         cmd: service.cmd.clone(),
-        env: service.env.clone(),
+        env,
         working_dir: "/".to_owned(),
-        user: format!("{NONROOT}:{NONROOT}"),
+        user: user.unwrap_or_else(|| format!("{NONROOT}:{NONROOT}")),
         labels: service.labels.clone(),
         epoch: service.epoch,
         layers,
@@ -282,7 +345,6 @@ pub fn service_image(store: &BlobStore, service: &ServiceImage<'_>) -> Result<De
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ManifestView;
 
     fn image(store: &BlobStore, dir: &Path, epoch: u64) -> Descriptor {
         let binary = dir.join("binary");
@@ -296,6 +358,8 @@ mod tests {
             env: vec!["A=1".to_owned()],
             labels,
             epoch,
+            base: None,
+            compression: Compression::Gzip,
         };
         service_image(store, &service).unwrap()
     }
@@ -329,6 +393,53 @@ mod tests {
         assert_eq!(config["config"]["User"], "65532:65532");
         assert_eq!(config["config"]["Labels"]["label7"], "7");
         assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_base_brings_its_layers_its_variables_and_its_user_unless_that_is_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path()).unwrap();
+        let binary = dir.path().join("binary");
+        std::fs::write(&binary, b"web").unwrap();
+        let check = |user: &str, expected: &str| {
+            let os = Entry::new("etc/os-release", 0o644, Contents::Bytes(b"ID=base\n".to_vec()));
+            let base = ImageSpec {
+                platform: Platform::LinuxAmd64,
+                entrypoint: vec!["/bin/sh".into()],
+                cmd: Vec::new(),
+                env: vec!["A=base".into(), "B=base".into()],
+                working_dir: String::new(),
+                user: user.into(),
+                labels: BTreeMap::new(),
+                epoch: 0,
+                layers: vec![write_layer(&store, vec![os], 0, Compression::Zstd).unwrap()],
+            };
+            let base = write_image(&store, &base).unwrap();
+            let service = ServiceImage {
+                name: "web",
+                binary: &binary,
+                platform: Platform::LinuxAmd64,
+                cmd: Vec::new(),
+                env: vec!["A=own".into()],
+                labels: BTreeMap::new(),
+                epoch: 7,
+                base: Some(Base::read(&store, &base.digest).unwrap()),
+                compression: Compression::Zstd,
+            };
+            let image = service_image(&store, &service).unwrap();
+            let target = dir.path().join(format!("root-{expected}"));
+            let rootfs = crate::unpack(&store, &image.digest, &target, crate::UnpackLimits::default()).unwrap();
+            assert_eq!(
+                (rootfs.user.as_str(), &rootfs.env[..]),
+                (expected, &["B=base".to_owned(), "A=own".to_owned()][..])
+            );
+            assert_eq!(rootfs.entrypoint, ["/bin/web"]);
+            assert_eq!(std::fs::read(target.join("bin/web")).unwrap(), b"web");
+            assert_eq!(std::fs::read(target.join("etc/os-release")).unwrap(), b"ID=base\n");
+        };
+        check("", "65532:65532");
+        check("root", "65532:65532");
+        check("1000", "1000");
     }
 
     #[test]

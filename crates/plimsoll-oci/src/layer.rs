@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -55,8 +55,10 @@ impl Entry {
 pub enum Compression {
     /// As plain tar.
     None,
-    /// As gzip, level 6.
+    /// As gzip, level 6, which everything reads.
     Gzip,
+    /// As zstd, level 9: smaller, and unpacked several times as fast.
+    Zstd,
 }
 
 /// A layer that lies in a store.
@@ -112,6 +114,10 @@ impl Classify for LayerError {
 const MAX_PATH: usize = 255;
 /// The largest file of the ustar format: eleven octal digits.
 const MAX_FILE: u64 = 0o777_7777_7777;
+/// How hard zstd tries.
+const ZSTD_LEVEL: i32 = 9;
+/// The window of a zstd frame, in powers of two: the most that decoders take without being told otherwise.
+const WINDOW_LOG: u32 = 27;
 /// What the compressor gets at once. Always full, so that its output does not depend on how a file happened to be read.
 const PIECE: usize = 128 * 1024;
 
@@ -185,16 +191,35 @@ pub(crate) fn store_tar(store: &BlobStore, mut from: impl Read) -> Result<Layer,
 /// Stores a layer that is there as a gzip stream, as it is.
 pub(crate) fn store_gzip(store: &BlobStore, from: impl Read) -> Result<Layer, LayerError> {
     let mut plain = MultiGzDecoder::new(Both { from, to: store.writer()? });
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; PIECE];
+    let diff_id = hashed(&mut plain)?;
+    let (digest, size) = plain.into_inner().to.finish()?;
+    Ok(Layer { descriptor: Descriptor::new(descriptor::LAYER_GZIP, digest, size), diff_id })
+}
+
+/// Stores a layer that is there as a zstd stream, as it is.
+pub(crate) fn store_zstd(store: &BlobStore, from: impl Read) -> Result<Layer, LayerError> {
+    let from = BufReader::with_capacity(PIECE, Both { from, to: store.writer()? });
+    let mut plain = unzstd(from).map_err(LayerError::Stream)?;
+    let diff_id = hashed(&mut plain)?;
+    let (digest, size) = plain.finish().into_inner().to.finish()?;
+    Ok(Layer { descriptor: Descriptor::new(descriptor::LAYER_ZSTD, digest, size), diff_id })
+}
+
+/// What is compressed in a zstd stream. A frame may ask for 128 MiB of memory and no more.
+pub(crate) fn unzstd<R: BufRead>(from: R) -> io::Result<zstd::Decoder<'static, R>> {
+    let mut plain = zstd::Decoder::with_buffer(from)?;
+    plain.window_log_max(WINDOW_LOG)?;
+    Ok(plain)
+}
+
+fn hashed(plain: &mut impl Read) -> Result<Digest, LayerError> {
+    let (mut hasher, mut buffer) = (Hasher::new(), vec![0; PIECE]);
     loop {
         match plain.read(&mut buffer).map_err(LayerError::Stream)? {
-            0 => break,
+            0 => return Ok(hasher.finish()),
             count => hasher.update(&buffer[..count]),
         }
     }
-    let (digest, size) = plain.into_inner().to.finish()?;
-    Ok(Layer { descriptor: Descriptor::new(descriptor::LAYER_GZIP, digest, size), diff_id: hasher.finish() })
 }
 
 /// What is read is written too.
@@ -214,6 +239,7 @@ impl<R: Read> Read for Both<R> {
 enum Sink {
     Plain(Box<BlobWriter>),
     Gzip(Box<GzEncoder<BlobWriter>>),
+    Zstd(Box<zstd::Encoder<'static, BlobWriter>>),
 }
 
 /// A tar stream on its way through the hash of its plain bytes, the compressor and the hash of the stored bytes.
@@ -232,6 +258,7 @@ impl TarStream {
                 let builder = GzBuilder::new().mtime(0).operating_system(255);
                 Sink::Gzip(Box::new(builder.write(blob, Level::new(6))))
             }
+            Compression::Zstd => Sink::Zstd(Box::new(zstd::Encoder::new(blob, ZSTD_LEVEL).map_err(LayerError::Write)?)),
         };
         Ok(Self { hasher: Hasher::new(), sink, block: Vec::with_capacity(PIECE) })
     }
@@ -305,6 +332,7 @@ impl TarStream {
         match &mut self.sink {
             Sink::Plain(blob) => blob.write_all(&self.block)?,
             Sink::Gzip(gzip) => gzip.write_all(&self.block)?,
+            Sink::Zstd(zstd) => zstd.write_all(&self.block)?,
         }
         self.block.clear();
         Ok(())
@@ -315,6 +343,7 @@ impl TarStream {
         let (media_type, blob) = match self.sink {
             Sink::Plain(blob) => (descriptor::LAYER, *blob),
             Sink::Gzip(gzip) => (descriptor::LAYER_GZIP, gzip.finish().map_err(LayerError::Write)?),
+            Sink::Zstd(zstd) => (descriptor::LAYER_ZSTD, zstd.finish().map_err(LayerError::Write)?),
         };
         let (digest, size) = blob.finish()?;
         Ok(Layer { descriptor: Descriptor::new(media_type, digest, size), diff_id: self.hasher.finish() })

@@ -232,6 +232,8 @@ mod tests {
                 env: vec![],
                 labels: BTreeMap::new(),
                 epoch: 0,
+                base: None,
+                compression: crate::Compression::Gzip,
             };
             (*platform, service_image(&store, &service).unwrap())
         };

@@ -32,11 +32,11 @@ pub use client::{
 };
 pub use compare::{Difference, Stored, first_difference};
 pub use descriptor::{
-    CONFIG, DOCKER_LAYER_GZIP, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, LAYER, LAYER_GZIP, MANIFEST,
-    MAX_MANIFEST, ManifestError, ManifestView, PlatformSpec,
+    CONFIG, DOCKER_LAYER_GZIP, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, LAYER, LAYER_GZIP, LAYER_ZSTD,
+    MANIFEST, MAX_MANIFEST, ManifestError, ManifestView, PlatformSpec,
 };
 pub use elf::{NotRunnable, static_executable};
-pub use image::{ImageError, ImageSpec, IndexSpec, ServiceImage, service_image, write_image, write_index};
+pub use image::{Base, ImageError, ImageSpec, IndexSpec, ServiceImage, service_image, write_image, write_index};
 pub use layer::{Compression, Contents, Entry, Layer, LayerError, check_path, write_layer};
 pub use layout::{LayoutError, NamedImage, write_archive, write_layout};
 pub use unpack::{Rootfs, UnpackError, UnpackLimits, unpack};

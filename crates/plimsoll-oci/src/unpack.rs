@@ -4,7 +4,9 @@
 //! Owners are not applied (Plimsoll does not run as root), devices and FIFOs are left out, setuid bits are dropped. Links are
 //! resolved here, inside the root, never by the system: nobody else writes into the directory while it is unpacked.
 
-use crate::{BlobError, BlobStore, DOCKER_LAYER_GZIP, LAYER, LAYER_GZIP, MAX_MANIFEST, ManifestError, ManifestView};
+use crate::{
+    BlobError, BlobStore, DOCKER_LAYER_GZIP, LAYER, LAYER_GZIP, LAYER_ZSTD, MAX_MANIFEST, ManifestError, ManifestView,
+};
 use plimsoll_core::{Classify, Digest, ErrorClass, Hasher};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -228,6 +230,10 @@ pub(crate) fn open_layer(store: &BlobStore, layer: &crate::Descriptor) -> Result
     match layer.media_type.as_str() {
         LAYER => Ok(Box::new(file)),
         LAYER_GZIP | DOCKER_LAYER_GZIP => Ok(Box::new(flate2::read::MultiGzDecoder::new(file))),
+        LAYER_ZSTD => {
+            let damaged = |source| UnpackError::Archive { layer: layer.digest.clone(), source };
+            Ok(Box::new(crate::layer::unzstd(file).map_err(damaged)?))
+        }
         other => Err(UnpackError::MediaType { media_type: other.chars().take(200).collect() }),
     }
 }

@@ -14,7 +14,7 @@ use plimsoll_attest::{
     BUNDLE, Bom, Build, Bundle, CONTENT, CYCLONEDX, Linked, Material, PREDICATE, PROVENANCE, Provenance, SIGNATURE,
     SigningKey, Statement,
 };
-use plimsoll_core::{Digest, Platform, RetryPolicy, ServiceName};
+use plimsoll_core::{Digest, Platform, RetryPolicy, ServiceName, config::Base};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use plimsoll_oci::{Artifact, BlobStore, Descriptor, INDEX, MANIFEST, RegistryClient, Said, write_artifact};
 use serde::Serialize;
@@ -56,6 +56,9 @@ impl Attest {
                     chosen.extend(build.target.iter().map(|target| ("target".to_owned(), target.clone())));
                 }
                 None => {
+                    if let Base::Image(base) = &config.images.base {
+                        chosen.insert("base".to_owned(), base.to_string());
+                    }
                     chosen.insert("bin".to_owned(), service.bin.clone().unwrap_or_else(|| name.to_string()));
                 }
             }

@@ -6,7 +6,7 @@
 
 use crate::{
     context::context_files,
-    image::{Built, is_stored},
+    image::{Built, is_stored, labels},
     made::{Made, keep, linked, lock_file},
     origin::{Origin, Origins},
     workspace::Workspace,
@@ -32,13 +32,15 @@ pub struct DockerBuild {
     pub package: String,
     /// The project, for the image's title, and for the name that the engine knows it by.
     pub project: String,
+    /// The web address of the sources, if they have one.
+    pub source: Option<String>,
     /// The Dockerfile, and what it is told.
     pub build: Configured,
 }
 
 impl Step for DockerBuild {
     const NAME: &'static str = "docker-build";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type In = ();
     type Out = Built;
 
@@ -59,7 +61,7 @@ impl Pure for DockerBuild {
 
     async fn run(&self, cx: &Cx, (): ()) -> Result<Built, StepError> {
         let workspace = cx.resource::<Workspace>()?;
-        let Origin { revision, committed_at } = cx.resource::<Origins>()?.of(&self.service)?.clone();
+        let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
         let host = cx.environment().get("DOCKER_HOST").map(|host| host.to_string_lossy());
         let Ok(socket) = plimsoll_docker::socket(host.as_deref()) else {
             let host = host.unwrap_or_default();
@@ -75,10 +77,7 @@ impl Pure for DockerBuild {
             (context_files(&workspace, &self.build.dockerfile)?, workspace.root().to_owned(), packed.clone());
         let done = cx.blocking(move || pack(&root, &files, &to)).await?;
         done.map_err(|e| StepError::external("cannot pack the context of the build").caused_by(&e))?;
-        let labels = BTreeMap::from([
-            ("org.opencontainers.image.title".to_owned(), format!("{}/{}", self.project, self.service)),
-            ("org.opencontainers.image.revision".to_owned(), revision.clone()),
-        ]);
+        let labels = labels(&self.project, &self.service, &origin, self.source.as_deref());
         let what = Build {
             dockerfile: self.build.dockerfile.clone(),
             target: self.build.target.clone(),
@@ -108,6 +107,7 @@ impl Pure for DockerBuild {
                 Err(error) => cx.note(format!("{} gets no bill of materials: {error}", self.service)),
             }
         }
+        let Origin { revision, committed_at } = origin;
         Ok(Built { service: self.service.clone(), digest, platforms, revision, committed_at, made })
     }
 

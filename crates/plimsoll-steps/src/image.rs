@@ -1,10 +1,18 @@
 //! `image`: a service's multi-platform OCI image, without a daemon.
 
-use crate::{compile::Compiled, made::Made, origin::Origins};
-use plimsoll_core::{Digest, Platform, ServiceName};
+use crate::{
+    compile::Compiled,
+    made::Made,
+    origin::{Origin, Origins},
+};
+use plimsoll_core::{
+    Digest, Platform, ServiceName,
+    config::{Base, LayerCompression},
+};
 use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
 use plimsoll_oci::{
-    BlobStore, Descriptor, IndexSpec, MAX_MANIFEST, ManifestView, ServiceImage, service_image, write_index,
+    BlobStore, Compression, Descriptor, IndexSpec, MAX_MANIFEST, ManifestView, RegistryClient, ServiceImage,
+    service_image, write_index,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,6 +24,12 @@ pub struct Image {
     pub service: ServiceName,
     /// The project, for the image's title.
     pub project: String,
+    /// The web address of the sources, if they have one.
+    pub source: Option<String>,
+    /// What the image is built on.
+    pub base: Base,
+    /// How its layers are stored.
+    pub compression: LayerCompression,
 }
 
 /// An image in the blob store.
@@ -39,7 +53,7 @@ pub struct Built {
 
 impl Step for Image {
     const NAME: &'static str = "image";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     type In = Vec<Compiled>;
     type Out = Built;
 }
@@ -56,10 +70,7 @@ impl Pure for Image {
     async fn run(&self, cx: &Cx, binaries: Vec<Compiled>) -> Result<Built, StepError> {
         let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
         let store = cx.resource::<BlobStore>()?;
-        let labels = BTreeMap::from([
-            ("org.opencontainers.image.title".to_owned(), format!("{}/{}", self.project, self.service)),
-            ("org.opencontainers.image.revision".to_owned(), origin.revision.clone()),
-        ]);
+        let labels = labels(&self.project, &self.service, &origin, self.source.as_deref());
         let epoch = u64::try_from(origin.committed_at).unwrap_or(0);
         let service = self.service.clone();
         let made = binaries.iter().filter_map(|binary| match binary {
@@ -67,6 +78,11 @@ impl Pure for Image {
             Compiled::LeftOut { .. } => None,
         });
         let made = made.collect();
+        let compression = match self.compression {
+            LayerCompression::Gzip => Compression::Gzip,
+            LayerCompression::Zstd => Compression::Zstd,
+        };
+        let mut bases = self.bases(cx, &store, &binaries).await?;
         let built = cx.blocking(move || {
             let mut images = Vec::new();
             for binary in &binaries {
@@ -79,6 +95,8 @@ impl Pure for Image {
                     env: Vec::new(),
                     labels: labels.clone(),
                     epoch,
+                    base: bases.remove(platform),
+                    compression,
                 };
                 images.push((*platform, service_image(&store, &image)?));
             }
@@ -103,6 +121,46 @@ impl Pure for Image {
     fn usable(&self, cx: &Cx, built: &Built) -> bool {
         is_stored(cx, built)
     }
+}
+
+impl Image {
+    /// What each platform's image is built on, pulled by its digest; nothing where that is nothing.
+    async fn bases(
+        &self,
+        cx: &Cx,
+        store: &BlobStore,
+        binaries: &[Compiled],
+    ) -> Result<BTreeMap<Platform, plimsoll_oci::Base>, StepError> {
+        let Base::Image(base) = &self.base else { return Ok(BTreeMap::new()) };
+        let client = cx.resource::<RegistryClient>()?;
+        let mut bases = BTreeMap::new();
+        for binary in binaries {
+            let Compiled::Binary { platform, .. } = binary else { continue };
+            cx.waiting(format!("{} to hand out {base} for {platform}", base.registry));
+            let pulled = client.pull(base, *platform, store).await;
+            let pulled = pulled.map_err(|e| StepError::of(&e).during(format!("cannot pull the base {base}")))?;
+            let base = plimsoll_oci::Base::read(store, &pulled.manifest.digest).map_err(|e| StepError::of(&e))?;
+            bases.insert(*platform, base);
+        }
+        Ok(bases)
+    }
+}
+
+/// What images are labelled with, and indexes annotated (OCI image specification, "Pre-Defined Annotation Keys").
+pub(crate) fn labels(
+    project: &str,
+    service: &ServiceName,
+    origin: &Origin,
+    source: Option<&str>,
+) -> BTreeMap<String, String> {
+    let created = jiff::Timestamp::from_second(origin.committed_at).unwrap_or_default();
+    let labels = [
+        ("title", Some(format!("{project}/{service}"))),
+        ("revision", Some(origin.revision.clone())),
+        ("created", Some(created.to_string())),
+        ("source", source.map(str::to_owned)),
+    ];
+    labels.into_iter().filter_map(|(key, value)| Some((format!("org.opencontainers.image.{key}"), value?))).collect()
 }
 
 /// Whether an image still lies in the blob store, with all that belongs to it.

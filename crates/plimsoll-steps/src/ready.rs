@@ -6,6 +6,7 @@ use crate::{
     image::{Built, Image},
     inputs::Inputs,
     notify::Started,
+    trust::repository,
 };
 use plimsoll_core::config::NoticeEvent;
 use plimsoll_engine::{Graph, Handle};
@@ -15,12 +16,20 @@ use std::collections::BTreeSet;
 /// and gives the images in dependency order.
 pub fn built<'g>(graph: &mut Graph<'g>, inputs: &Inputs) -> Vec<Handle<'g, Built>> {
     let config = inputs.config();
+    // A name that is no address leads nobody anywhere.
+    let source = Some(repository(inputs)).filter(|address| address.starts_with("http"));
     let mut images = Vec::new();
     for service in inputs.services() {
         let configured = &config.services[&service];
         let project = config.project.name.to_string();
         if let Some(build) = configured.docker_build.clone() {
-            let build = DockerBuild { service: service.clone(), package: configured.package.clone(), project, build };
+            let build = DockerBuild {
+                service: service.clone(),
+                package: configured.package.clone(),
+                project,
+                source: source.clone(),
+                build,
+            };
             images.push(graph.pure(service.as_str(), build, ()));
             continue;
         }
@@ -35,7 +44,13 @@ pub fn built<'g>(graph: &mut Graph<'g>, inputs: &Inputs) -> Vec<Handle<'g, Built
             };
             binaries.push(graph.pure(&format!("{service}/{}", platform.architecture()), compile, ()));
         }
-        let image = Image { service: service.clone(), project };
+        let image = Image {
+            service: service.clone(),
+            project,
+            source: source.clone(),
+            base: config.images.base.clone(),
+            compression: config.images.compression,
+        };
         images.push(graph.pure(service.as_str(), image, binaries));
     }
     images

@@ -93,6 +93,44 @@ fn executable(directory: &Path) -> PathBuf {
 }
 
 #[test]
+fn an_image_is_built_on_a_pinned_base_and_stored_as_zstd_where_that_is_configured() {
+    let place = Place::new();
+    place.run(&["push"]).expect(0);
+    let host = format!("127.0.0.1:{}", registry_port(&place));
+    let worker = format!("docker://{host}/shop/worker");
+    let tags: Value = serde_json::from_str(&skopeo(&["list-tags", "--tls-verify=false", &worker])).unwrap();
+    let inspect = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
+    let digest = skopeo(&[&inspect[..], &[&format!("{worker}:{}", tags["Tags"][0].as_str().unwrap())]].concat());
+    let config = place.repository().join("plimsoll.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let images = format!("base = \"{host}/shop/worker@{}\"\ncompression = \"zstd\"\n", digest.trim());
+    fs::write(&config, text.replacen("[images]\n", &format!("[images]\n{images}"), 1)).unwrap();
+    let layout = place.beside("out").join("layout");
+    place.run(&["image", "--output", layout.to_str().unwrap()]).expect(0);
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let names = index["manifests"].as_array().unwrap().iter();
+    let mut names = names.map(|m| m["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap());
+    let web = names.find(|name| name.starts_with("shop/web:")).unwrap();
+    let copied = place.beside("copied");
+    skopeo(&["copy", "--quiet", &format!("oci:{}:{web}", layout.display()), &format!("dir:{}", copied.display())]);
+    let manifest: Value = serde_json::from_slice(&fs::read(copied.join("manifest.json")).unwrap()).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    let kinds: Vec<&str> =
+        layers.iter().map(|layer| layer["mediaType"].as_str().unwrap().rsplit_once('+').unwrap().1).collect();
+    // What all services share and the worker's own come with the base; the service's own is on top.
+    assert_eq!(kinds, ["gzip", "gzip", "zstd"]);
+    for layer in layers {
+        let blob = layer["digest"].as_str().unwrap().trim_start_matches("sha256:");
+        let how = if layer["mediaType"].as_str().unwrap().ends_with("zstd") { "--zstd" } else { "--gzip" };
+        tool("tar", &["-x", how, "-f", blob], &copied);
+    }
+    assert!(copied.join("bin/web").is_file() && copied.join("bin/worker").is_file());
+    // It runs as any other.
+    place.run(&["release", "--yes"]).expect(0);
+    place.status().live("production").answers();
+}
+
+#[test]
 fn images_are_handed_out_as_files_and_to_an_engine() {
     let place = Place::new();
     let (archive, layout) = (place.beside("out").join("images.tar"), place.beside("out").join("layout"));

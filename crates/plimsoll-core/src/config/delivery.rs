@@ -17,6 +17,8 @@ pub struct Images {
     pub registry: Registry,
     /// What images are built on: `scratch` (default) or an image by digest.
     pub base: Base,
+    /// How layers are stored; default: gzip, which everything reads.
+    pub compression: LayerCompression,
     /// Compilers and linkers for platforms; without an entry one is looked for.
     #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, PlatformToolchain>"))]
     pub toolchains: BTreeMap<Platform, PlatformToolchain>,
@@ -28,9 +30,22 @@ impl Default for Images {
             platforms: Platform::ALL.to_vec(),
             registry: Registry::default(),
             base: Base::default(),
+            compression: LayerCompression::default(),
             toolchains: BTreeMap::new(),
         }
     }
+}
+
+/// How layers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum LayerCompression {
+    /// As gzip.
+    #[default]
+    Gzip,
+    /// As zstd, which engines and registries of the last years read.
+    Zstd,
 }
 
 /// `[images.toolchains."linux/arm64"]`: what compiles for a platform.

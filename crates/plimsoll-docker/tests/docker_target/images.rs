@@ -80,6 +80,8 @@ pub(crate) fn version(version: u32) -> Digest {
         env: vec![format!("VERSION={version}"), "N=from the image".to_owned()],
         labels: BTreeMap::new(),
         epoch: 1_700_000_000,
+        base: None,
+        compression: plimsoll_oci::Compression::Gzip,
     };
     let image = service_image(&store, &image).unwrap();
     let index = IndexSpec { images: vec![(platform, image)], annotations: BTreeMap::new() };

@@ -68,6 +68,8 @@ async fn push(version: u32) -> ImageRef {
         env: Vec::new(),
         labels: labels.clone(),
         epoch: 0,
+        base: None,
+        compression: plimsoll_oci::Compression::Gzip,
     };
     let image = service_image(&store, &image).expect("an image");
     let index = write_index(&store, &IndexSpec { images: vec![(platform, image)], annotations: labels });

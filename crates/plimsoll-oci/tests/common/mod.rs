@@ -79,6 +79,8 @@ impl Lab {
                 env: vec![],
                 labels: BTreeMap::new(),
                 epoch: 1_700_000_000,
+                base: None,
+                compression: plimsoll_oci::Compression::Gzip,
             };
             images.push((platform, service_image(&self.store, &service).unwrap()));
         }

@@ -123,6 +123,8 @@ impl Pure for Bake {
                 env: Vec::new(),
                 labels: BTreeMap::new(),
                 epoch: 0,
+                base: None,
+                compression: plimsoll_oci::Compression::Gzip,
             };
             let manifest = service_image(&store, &image)?;
             let images = vec![(Platform::LinuxAmd64, manifest.clone())];
