@@ -69,13 +69,28 @@ pub fn judge(said: Said<'_>, keys: &[PublicKey], expected: &Expected) -> Vec<Fin
     let doubts: Vec<&Untrusted> = opened.iter().filter_map(|one| one.as_ref().err()).collect();
     let rules = [(Rule::Signature, SIGNATURE), (Rule::Provenance, PROVENANCE), (Rule::Bom, CYCLONEDX)];
     let broken = rules.into_iter().filter_map(|(rule, predicate)| {
-        let of_kind: Vec<_> = trusted.iter().filter(|one| one.predicate_type.starts_with(predicate)).copied().collect();
+        let of_kind: Vec<_> = trusted.iter().filter(|one| is_of(&one.predicate_type, predicate)).copied().collect();
         let about: Vec<_> = of_kind.iter().filter(|one| one.is_about(said.subject)).copied().collect();
         let reason =
             if about.is_empty() { Some(missing(rule, &of_kind, &doubts)) } else { wrong(rule, &about, expected) };
+        let reason = reason.map(|reason| plain(&reason));
         reason.map(|reason| Finding { rule, subject: said.subject.clone(), reason })
     });
     broken.collect()
+}
+
+/// The longest reason, in characters: two addresses and two commits fit.
+const MAX_REASON: usize = 600;
+
+/// A reason on one line of bounded length: parts of it stand in what others wrote.
+fn plain(reason: &str) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    reason.chars().take(MAX_REASON).map(shown).collect()
+}
+
+/// Whether a predicate is of a kind; versions of it come after a slash.
+fn is_of(predicate: &str, kind: &str) -> bool {
+    predicate.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Why nothing of a kind counts.
@@ -223,5 +238,7 @@ mod tests {
         let mut bundles = all(&key(7));
         bundles[2] = said(&key(7), &image(), CYCLONEDX, json!({ "components": [] }));
         check(&bundles, &[(Rule::Bom, "lists nothing")]);
+        bundles[2] = said(&key(7), &image(), &format!("{CYCLONEDX}-like"), bom());
+        check(&bundles, &[(Rule::Bom, "there is no bom")]);
     }
 }

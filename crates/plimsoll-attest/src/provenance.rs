@@ -66,11 +66,10 @@ impl Provenance {
     /// As SLSA writes it.
     pub fn predicate(&self) -> Value {
         let Build { repository, revision, parameters, toolchains, materials } = &self.build;
-        let commit = revision.trim_end_matches("-dirty");
         let mut sources = json!({ "uri": format!("git+{repository}"), "annotations": { "revision": revision } });
-        // Sources that no commit has yet have no digest.
-        if commit.len() >= 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            sources["digest"] = json!({ "gitCommit": commit });
+        // Sources that no commit has have no digest: `uncommitted`, or a commit with `-dirty` behind it.
+        if revision.len() >= 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            sources["digest"] = json!({ "gitCommit": revision });
         }
         let files = materials.iter().map(|file| {
             let digest = BTreeMap::from([(file.digest.algorithm().name(), file.digest.hex())]);
@@ -98,6 +97,8 @@ impl Provenance {
 pub struct Told {
     /// Repositories with the commits that were built.
     pub sources: Vec<(String, String)>,
+    /// Who built it.
+    pub builder: Option<String>,
     /// What it was compiled with, by platform and role; empty where the builder says nothing of it.
     pub toolchains: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -117,6 +118,7 @@ impl Told {
         let dependencies = definition["resolvedDependencies"].as_array();
         let toolchains = definition["internalParameters"]["toolchains"].clone();
         Self {
+            builder: predicate["runDetails"]["builder"]["id"].as_str().map(str::to_owned),
             sources: dependencies.into_iter().flatten().filter_map(source).collect(),
             toolchains: serde_json::from_value(toolchains).unwrap_or_default(),
         }
@@ -151,7 +153,10 @@ mod tests {
     fn changes_that_no_commit_has_are_said() {
         let dirty = "0123456789abcdef0123456789abcdef01234567-dirty";
         assert_eq!(Told::read(&provenance(dirty)).sources[0].1, dirty);
-        assert!(provenance("uncommitted")["buildDefinition"]["resolvedDependencies"][0].get("digest").is_none());
+        for revision in [dirty, "uncommitted"] {
+            let source = &provenance(revision)["buildDefinition"]["resolvedDependencies"][0];
+            assert_eq!((&source["annotations"]["revision"], source.get("digest")), (&json!(revision), None));
+        }
     }
 
     #[test]

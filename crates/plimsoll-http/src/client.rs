@@ -99,7 +99,9 @@ impl Client {
     pub fn redirect(&self, answer: &Response) -> Result<Option<Url>, HttpError> {
         let location = answer.headers().get(LOCATION).filter(|_| answer.status().is_redirection());
         let Some(location) = location.and_then(|location| location.to_str().ok()) else { return Ok(None) };
-        let to = answer.url().join(location).map_err(|e| HttpError::Malformed { what: e.to_string() })?;
+        let nowhere =
+            |e| HttpError::Redirect { url: guard::shown(answer.url()), to: format!("a place that is none ({e})") };
+        let to = answer.url().join(location).map_err(nowhere)?;
         if guard::may_follow(answer.url(), &to, self.options.plain_http) {
             return Ok(Some(to));
         }

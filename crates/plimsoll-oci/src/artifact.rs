@@ -1,13 +1,15 @@
 //! Artifacts that say something of an image: a bill of materials, a provenance, a signature. A manifest with a `subject`, an
 //! empty configuration and what is said as its layers (OCI image specification, "Guidelines for Artifact Usage").
 
-use crate::{BlobError, BlobStore, Descriptor, ImageError, MANIFEST, image::canonical};
+use crate::{BlobStore, Descriptor, ImageError, MANIFEST, image::canonical};
 use plimsoll_core::Digest;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// The type of a configuration that says nothing.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// That configuration.
+const NOTHING: &[u8] = b"{}";
 
 /// What is said of an image.
 #[derive(Debug, Clone)]
@@ -33,29 +35,44 @@ pub struct Said {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Writes an artifact into a store; gives its manifest's descriptor. The same artifact has the same digest each time.
-pub fn write_artifact(store: &BlobStore, artifact: &Artifact) -> Result<Descriptor, ImageError> {
-    let put = |bytes: &[u8]| -> Result<Digest, BlobError> { store.put(bytes) };
-    let mut layers = Vec::new();
-    for said in &artifact.layers {
-        let mut layer = json!({ "mediaType": said.media_type, "digest": put(&said.bytes)?, "size": said.bytes.len() });
-        if !said.annotations.is_empty() {
-            layer["annotations"] = json!(said.annotations);
+impl Artifact {
+    /// Its manifest.
+    fn manifest(&self) -> Result<Vec<u8>, ImageError> {
+        let layer = |said: &Said| {
+            let digest = Digest::of(&said.bytes);
+            let mut layer = json!({ "mediaType": said.media_type, "digest": digest, "size": said.bytes.len() });
+            if !said.annotations.is_empty() {
+                layer["annotations"] = json!(said.annotations);
+            }
+            layer
+        };
+        let subject = &self.subject;
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": self.kind,
+            "config": { "mediaType": EMPTY, "digest": Digest::of(NOTHING), "size": NOTHING.len() },
+            "layers": self.layers.iter().map(layer).collect::<Vec<_>>(),
+            "subject": { "mediaType": subject.media_type, "digest": subject.digest, "size": subject.size },
+        });
+        if !self.annotations.is_empty() {
+            manifest["annotations"] = json!(self.annotations);
         }
-        layers.push(layer);
+        canonical(&manifest, "artifact")
     }
-    let subject = &artifact.subject;
-    let mut manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "artifactType": artifact.kind,
-        "config": { "mediaType": EMPTY, "digest": put(b"{}")?, "size": 2 },
-        "layers": layers,
-        "subject": { "mediaType": subject.media_type, "digest": subject.digest, "size": subject.size },
-    });
-    if !artifact.annotations.is_empty() {
-        manifest["annotations"] = json!(artifact.annotations);
+
+    /// The digest of its manifest, wherever it is written: the same artifact has the same one each time.
+    pub fn digest(&self) -> Result<Digest, ImageError> {
+        Ok(Digest::of(&self.manifest()?))
     }
-    let manifest = canonical(&manifest, "artifact")?;
+}
+
+/// Writes an artifact into a store; gives its manifest's descriptor.
+pub fn write_artifact(store: &BlobStore, artifact: &Artifact) -> Result<Descriptor, ImageError> {
+    store.put(NOTHING)?;
+    for said in &artifact.layers {
+        store.put(&said.bytes)?;
+    }
+    let manifest = artifact.manifest()?;
     Ok(Descriptor::new(MANIFEST, store.put(&manifest)?, manifest.len() as u64))
 }

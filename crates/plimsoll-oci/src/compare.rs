@@ -1,14 +1,14 @@
 //! Two images of one platform side by side: the first thing in which they differ, by its name.
 
 use crate::{
-    BlobStore, Descriptor, MAX_MANIFEST, ManifestError, ManifestView, UnpackError, UnpackLimits, unpack::open_layer,
+    BlobStore, Descriptor, MAX_MANIFEST, ManifestError, ManifestView, UnpackError, UnpackLimits, check_path,
+    unpack::{Metered, open_layer},
 };
 use plimsoll_core::{Digest, Hasher};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    io::{self, Read as _},
+    fmt, io,
 };
 
 /// A thing in which two images differ.
@@ -127,13 +127,22 @@ impl Stored<'_> {
     /// The entries of some layers, by path; a later one takes the place of an earlier one.
     fn files(&self, layers: &[Descriptor]) -> Result<BTreeMap<String, Kept>, UnpackError> {
         let limits = UnpackLimits::default();
-        let mut files = BTreeMap::new();
+        let (mut files, mut left) = (BTreeMap::new(), limits.bytes);
         for layer in layers {
-            let damaged = |source| UnpackError::Archive { layer: layer.digest.clone(), source };
-            let mut archive = tar::Archive::new(open_layer(self.store, layer)?.take(limits.bytes));
+            let damaged = |source: io::Error| match source.kind() {
+                io::ErrorKind::FileTooLarge => UnpackError::TooLarge { what: "bytes", limit: limits.bytes },
+                _ => UnpackError::Archive { layer: layer.digest.clone(), source },
+            };
+            let metered = Metered { inner: open_layer(self.store, layer)?, hasher: Hasher::new(), left };
+            let mut archive = tar::Archive::new(metered);
             for entry in archive.entries().map_err(damaged)? {
                 let mut entry = entry.map_err(damaged)?;
                 let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                let path = path.trim_start_matches("./").trim_end_matches('/').to_owned();
+                if !path.is_empty() {
+                    let reason = "its path leaves the image, or is too long";
+                    check_path(&path).map_err(|_| UnpackError::refused(&path, reason))?;
+                }
                 let (content, size) = hashed(&mut entry).map_err(damaged)?;
                 let header = entry.header();
                 let number = |found: io::Result<u64>| found.map_err(damaged);
@@ -149,8 +158,9 @@ impl Stored<'_> {
                 if files.len() as u64 >= limits.entries {
                     return Err(UnpackError::TooLarge { what: "entries", limit: limits.entries });
                 }
-                files.insert(path.trim_start_matches("./").trim_end_matches('/').to_owned(), kept);
+                files.insert(path, kept);
             }
+            left = archive.into_inner().left;
         }
         Ok(files)
     }

@@ -119,7 +119,7 @@ pub enum UnpackError {
 }
 
 impl UnpackError {
-    fn refused(path: &str, reason: &'static str) -> Self {
+    pub(crate) fn refused(path: &str, reason: &'static str) -> Self {
         Self::Refused { path: path.chars().take(300).collect(), reason }
     }
 }
@@ -209,10 +209,10 @@ struct Unpacking<'a> {
 }
 
 /// Counts and hashes what is read through it.
-struct Metered<R> {
-    inner: R,
-    hasher: Hasher,
-    left: u64,
+pub(crate) struct Metered<R> {
+    pub(crate) inner: R,
+    pub(crate) hasher: Hasher,
+    pub(crate) left: u64,
 }
 
 impl<R: Read> Read for Metered<R> {

@@ -12,25 +12,25 @@ use crate::{
 use futures_util::future::try_join_all;
 use plimsoll_attest::{
     BUNDLE, Bom, Build, Bundle, CONTENT, CYCLONEDX, Linked, Material, PREDICATE, PROVENANCE, Provenance, SIGNATURE,
-    SigningKey, Statement,
+    SigningKey, Statement, Told,
 };
 use plimsoll_core::{Digest, Platform, RetryPolicy, ServiceName, config::Base};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use plimsoll_oci::{Artifact, BlobStore, Descriptor, INDEX, MANIFEST, RegistryClient, Said, write_artifact};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The artifact type of a bill of materials as a plain document.
 const BOM: &str = "application/vnd.cyclonedx+json";
 /// The annotation that says which key signed.
-const KEY: &str = "dev.plimsoll.key";
+pub(crate) const KEY: &str = "dev.plimsoll.key";
 /// The annotation that says of which sources something is said.
 const SOURCE: &str = "dev.plimsoll.source";
 /// The largest list of what is linked in that is read.
 const MAX_LINKED: u64 = 16 * 1024 * 1024;
-/// What is said of each image and index.
-const KINDS: [&str; 3] = [SIGNATURE, PROVENANCE, CYCLONEDX];
+/// Provenances that are read because they may be the same as one that is to be said.
+const MAX_ALIKE: usize = 8;
 
 /// Says of every image what it is made of, and signs it.
 #[derive(Debug, Serialize)]
@@ -50,26 +50,19 @@ impl Attest {
                 ("service".to_owned(), name.to_string()),
                 ("package".to_owned(), service.package.clone()),
             ]);
-            match &service.docker_build {
-                Some(build) => {
-                    chosen.insert("dockerfile".to_owned(), build.dockerfile.clone());
-                    chosen.extend(build.target.iter().map(|target| ("target".to_owned(), target.clone())));
-                }
-                None => {
-                    if let Base::Image(base) = &config.images.base {
-                        chosen.insert("base".to_owned(), base.to_string());
-                    }
-                    chosen.insert("bin".to_owned(), service.bin.clone().unwrap_or_else(|| name.to_string()));
+            if let Some(build) = &service.docker_build {
+                chosen.insert("dockerfile".to_owned(), build.dockerfile.clone());
+                chosen.extend(build.target.iter().map(|target| ("target".to_owned(), target.clone())));
+            } else {
+                chosen.insert("bin".to_owned(), service.bin.clone().unwrap_or_else(|| name.to_string()));
+                if let Base::Image(base) = &config.images.base {
+                    chosen.insert("base".to_owned(), base.to_string());
                 }
             }
             (name.clone(), chosen)
         });
         let parameters = chosen.collect();
         Self { project: config.project.name.to_string(), repository: repository(inputs), parameters }
-    }
-
-    fn source(&self, image: &PushedImage) -> String {
-        format!("{}@{}", self.repository, image.built.revision)
     }
 }
 
@@ -86,13 +79,18 @@ impl Step for Attest {
 
 impl Effect for Attest {
     async fn reconcile(&self, cx: &Cx, pushed: &Pushed) -> Result<World<Attested>, StepError> {
-        let (client, trust) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?);
-        let hint = trust.signer()?.public().hint();
+        let (client, trust, store) =
+            (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?, cx.resource::<BlobStore>()?);
+        let key = trust.signer()?;
         let said = try_join_all(pushed.images().values().map(|image| {
-            let (client, hint) = (&client, &hint);
+            let (client, trust, store, key) = (&client, &trust, &store, &key);
             async move {
-                let missing = try_join_all(subjects(image).map(|subject| self.missing(client, image, subject, hint)));
-                Ok::<_, StepError>(missing.await?.iter().all(BTreeSet::is_empty))
+                let linked = linked(store, image)?;
+                let missing = subjects(image).map(|subject| {
+                    let about = About { image, subject, linked: &linked, trust };
+                    async move { self.missing(client, store, &about, key).await }
+                });
+                Ok::<_, StepError>(try_join_all(missing).await?.iter().all(Vec::is_empty))
             }
         }));
         let done = said.await?.into_iter().all(|said| said);
@@ -102,29 +100,19 @@ impl Effect for Attest {
     async fn act(&self, cx: &Cx, pushed: Pushed) -> Result<Attested, StepError> {
         let (client, trust) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?);
         let (store, key) = (cx.resource::<BlobStore>()?, trust.signer()?);
-        let hint = key.public().hint();
         for (name, image) in pushed.images() {
             cx.waiting(format!("the registry to take what is said of {name}"));
             let linked = linked(&store, image)?;
             for subject in subjects(image) {
-                let missing = self.missing(&client, image, subject, &hint).await?;
-                if missing.is_empty() {
-                    continue;
-                }
                 let about = About { image, subject, linked: &linked, trust: &trust };
-                let artifacts = self.artifacts(&store, &about, &missing, &key)?;
-                for artifact in &artifacts {
+                let missing = self.missing(&client, &store, &about, &key).await?;
+                for artifact in &missing {
                     let written = write_artifact(&store, artifact).map_err(|e| StepError::of(&e))?;
                     let attached = client.attach(&store, &written.digest, &image.image).await;
                     attached
                         .map_err(|e| StepError::of(&e).during(format!("cannot say of {name} what it is made of")))?;
                 }
-                cx.log(&format!(
-                    "{name} {}: {} statements by {}",
-                    subject.digest.short(),
-                    artifacts.len(),
-                    key.public()
-                ));
+                cx.log(&format!("{name} {}: {} artifacts by {}", subject.digest.short(), missing.len(), key.public()));
             }
         }
         Ok(Attested::prove(pushed))
@@ -165,67 +153,77 @@ fn linked(store: &BlobStore, image: &PushedImage) -> Result<BTreeMap<Platform, L
 }
 
 impl Attest {
-    /// The kinds of statements that are not there yet, by this key and of these sources.
+    /// What is to be pushed beside an image and is not there yet.
+    ///
+    /// Artifacts are the same bytes each time, so one that the registry lists by its digest is there. Only a provenance may be
+    /// another one of the same sources by the same builder, of an earlier run: it is read, and believed by its signature.
     async fn missing(
         &self,
         client: &RegistryClient,
-        image: &PushedImage,
-        subject: Subject<'_>,
-        hint: &str,
-    ) -> Result<BTreeSet<&'static str>, StepError> {
-        let listed =
-            client.referrers(&image.image, subject.digest, Some(BUNDLE)).await.map_err(|e| StepError::of(&e))?;
-        let source = self.source(image);
-        let is = |annotations: &BTreeMap<String, String>, key: &str, value: &str| {
-            annotations.get(key).is_some_and(|found| found == value)
-        };
-        let there = |kind: &str| {
-            listed
-                .iter()
-                .map(|one| &one.annotations)
-                .any(|one| is(one, PREDICATE, kind) && is(one, KEY, hint) && is(one, SOURCE, &source))
-        };
-        // Nobody knows what a Dockerfile links in where cargo does not.
-        let known = |kind: &str| kind != CYCLONEDX || !image.built.made.is_empty();
-        Ok(KINDS.into_iter().filter(|kind| known(kind) && !there(kind)).collect())
-    }
-
-    /// What is to be pushed beside an image for these kinds of statements.
-    fn artifacts(
-        &self,
         store: &BlobStore,
         about: &About<'_>,
-        kinds: &BTreeSet<&'static str>,
         key: &SigningKey,
     ) -> Result<Vec<Artifact>, StepError> {
+        let image = &about.image.image;
+        let listed = client.referrers(image, about.subject.digest, None).await.map_err(|e| StepError::of(&e))?;
+        let mut missing = Vec::new();
+        for artifact in self.artifacts(store, about, key)? {
+            let digest = artifact.digest().map_err(|e| StepError::of(&e))?;
+            if listed.iter().any(|one| one.descriptor.digest == digest) {
+                continue;
+            }
+            let alike = listed.iter().filter(|one| one.annotations == artifact.annotations);
+            let is_provenance = artifact.annotations.get(PREDICATE).is_some_and(|kind| kind == PROVENANCE);
+            let mut there = false;
+            for one in alike.filter(|_| is_provenance).take(MAX_ALIKE) {
+                let read = client.artifact(image, &one.descriptor.digest).await;
+                there |= read.is_ok_and(|bundle| self.tells(about, &bundle, key));
+            }
+            if !there {
+                missing.push(artifact);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Whether a bundle is a provenance by this key, of the same sources and by the same builder.
+    fn tells(&self, about: &About<'_>, bundle: &[u8], key: &SigningKey) -> bool {
+        let Ok(statement) = Bundle::open(bundle, std::slice::from_ref(key.public())) else { return false };
+        let told = Told::read(&statement.predicate);
+        let source = (self.repository.clone(), about.image.built.revision.clone());
+        statement.predicate_type == PROVENANCE
+            && statement.is_about(about.subject.digest)
+            && told.sources.contains(&source)
+            && told.builder.as_deref() == Some(about.trust.builder().id.as_str())
+    }
+
+    /// All that is said of an image.
+    fn artifacts(&self, store: &BlobStore, about: &About<'_>, key: &SigningKey) -> Result<Vec<Artifact>, StepError> {
         let subject = descriptor(store, about.subject)?;
-        let plain = |kind: &str, media_type: &str, bytes: Vec<u8>, title: &str| {
-            let annotations = BTreeMap::from([("org.opencontainers.image.title".to_owned(), title.to_owned())]);
-            let layers = vec![Said { media_type: media_type.to_owned(), bytes, annotations }];
-            Artifact { kind: kind.to_owned(), subject: subject.clone(), layers, annotations: BTreeMap::new() }
-        };
         let mut artifacts = Vec::new();
-        for kind in kinds {
-            let predicate = match *kind {
-                PROVENANCE => self.provenance(about),
-                CYCLONEDX => {
-                    let bom = self.bom(about);
-                    let bytes = serde_json::to_vec_pretty(&bom).expect("a document is plain data");
-                    artifacts.push(plain(BOM, BOM, bytes, "bom.cdx.json"));
-                    bom
-                }
-                _ => json!({}),
-            };
+        let mut said = |kind: &str, media_type: &str, bytes: Vec<u8>, annotations: BTreeMap<String, String>| {
+            let layers = vec![Said { media_type: media_type.to_owned(), bytes, annotations: BTreeMap::new() }];
+            artifacts.push(Artifact { kind: kind.to_owned(), subject: subject.clone(), layers, annotations });
+        };
+        let mut signed = vec![(SIGNATURE, json!({})), (PROVENANCE, self.provenance(about))];
+        // Nobody knows what a Dockerfile links in where cargo does not.
+        if !about.linked.is_empty() {
+            let bom = self.bom(about);
+            let bytes = serde_json::to_vec(&bom).expect("a document is plain data");
+            let title = ("org.opencontainers.image.title".to_owned(), "bom.cdx.json".to_owned());
+            said(BOM, BOM, bytes, BTreeMap::from([title]));
+            signed.push((CYCLONEDX, bom));
+        }
+        for (kind, predicate) in signed {
             let bundle = Bundle::sign(key, &Statement::of(about.subject.digest, kind, predicate));
-            let annotations = BTreeMap::from([
-                (CONTENT.to_owned(), "dsse-envelope".to_owned()),
-                (PREDICATE.to_owned(), (*kind).to_owned()),
-                (KEY.to_owned(), key.public().hint()),
-                (SOURCE.to_owned(), self.source(about.image)),
-            ]);
-            let layers =
-                vec![Said { media_type: BUNDLE.to_owned(), bytes: bundle.to_bytes(), annotations: BTreeMap::new() }];
-            artifacts.push(Artifact { kind: BUNDLE.to_owned(), subject: subject.clone(), layers, annotations });
+            let annotations = [
+                (CONTENT, "dsse-envelope".to_owned()),
+                (PREDICATE, kind.to_owned()),
+                (KEY, key.public().hint()),
+                (SOURCE, format!("{}@{}", self.repository, about.image.built.revision)),
+            ];
+            let annotations = annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            said(BUNDLE, BUNDLE, bundle.to_bytes(), annotations);
         }
         Ok(artifacts)
     }

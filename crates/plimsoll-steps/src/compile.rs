@@ -3,8 +3,8 @@
 
 use crate::{
     cargo::{self, target_dir},
-    made::{Made, made},
-    origin::Origins,
+    made::{Made, Tools, made},
+    origin::{Origins, outside},
     toolchain::{Machine, Toolchain, Way},
     workspace::Workspace,
 };
@@ -14,6 +14,7 @@ use plimsoll_oci::{BlobStore, static_executable};
 use plimsoll_process::Cmd;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -31,6 +32,9 @@ pub struct Compile {
     pub bin: String,
     /// The platform.
     pub platform: Platform,
+    /// Whether everything is compiled anew, in a directory of its own.
+    #[serde(skip)]
+    pub afresh: bool,
     /// What a platform that cannot be compiled for is: an error, or left out, visibly.
     pub missing: Severity,
 }
@@ -49,6 +53,9 @@ pub enum Compiled {
         size: u64,
         /// What it was made with and of.
         made: Made,
+        /// Files of the workspace that it was built from and that are in none of its packages.
+        #[serde(default)]
+        outside: BTreeSet<PathBuf>,
     },
     /// The platform is left out.
     LeftOut {
@@ -69,9 +76,18 @@ impl Compile {
         }
     }
 
+    /// Where cargo builds.
+    fn directory(&self, cx: &Cx) -> PathBuf {
+        if self.afresh {
+            cx.run_dir().join("target").join(self.service.as_str()).join(self.platform.architecture())
+        } else {
+            target_dir(cx.root())
+        }
+    }
+
     fn cargo(&self, cx: &Cx, toolchain: &Toolchain, epoch: i64) -> Cmd {
         let environment = cx.environment();
-        let target_dir = target_dir(cx.root());
+        let target_dir = self.directory(cx);
         let verb = if toolchain.way == Way::Zigbuild { "zigbuild" } else { "build" };
         let mut cmd = Cmd::new("cargo")
             .args([verb, "--locked", "--release", "--package", &self.package, "--bin", &self.bin])
@@ -83,7 +99,7 @@ impl Compile {
             .env("CARGO_TERM_COLOR", "never")
             .env("CARGO_INCREMENTAL", "0")
             .env("SOURCE_DATE_EPOCH", epoch.to_string())
-            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(cx, toolchain).join("\x1f"))
+            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(cx, toolchain, &target_dir).join("\x1f"))
             .timeout(self.timeout());
         if let Some(rustc) = &toolchain.rustc {
             cmd = cmd.env("RUSTC", rustc);
@@ -101,8 +117,32 @@ impl Compile {
     }
 }
 
+impl Compile {
+    /// Removes what other tools linked: cargo knows of another compiler, but not of another linker or C library.
+    async fn forget_other(&self, cx: &Cx, toolchain: &Toolchain, tools: &Tools) -> Result<(), StepError> {
+        let directory = self.directory(cx).join(&toolchain.triple);
+        let kept = directory.join(format!("linked-{}.json", self.bin));
+        let now = serde_json::to_vec(&tools.with).expect("names are plain data");
+        if fs::read(&kept).is_ok_and(|before| before == now) {
+            return Ok(());
+        }
+        if directory.join("release").join(&self.bin).exists() {
+            let environment = cx.environment();
+            let cmd = Cmd::new("cargo")
+                .args(["clean", "--release", "--package", &self.package, "--target", &toolchain.triple, "--target-dir"])
+                .arg(self.directory(cx))
+                .cwd(cx.root())
+                .inherit_base(environment)
+                .env("CARGO_TERM_COLOR", "never");
+            cargo::check(cx, "cargo clean", cmd).await?;
+        }
+        let failed = |e: io::Error| StepError::external(format!("cannot write {}", kept.display())).caused_by(&e);
+        fs::create_dir_all(&directory).and_then(|()| fs::write(&kept, now)).map_err(failed)
+    }
+}
+
 /// Flags that take the place and the time of the build out of the result.
-fn rustflags(cx: &Cx, toolchain: &Toolchain) -> Vec<String> {
+fn rustflags(cx: &Cx, toolchain: &Toolchain, target: &Path) -> Vec<String> {
     let home = |variable: &str, default: &str| {
         let environment = cx.environment();
         let given = environment.get(variable).map(PathBuf::from);
@@ -112,6 +152,8 @@ fn rustflags(cx: &Cx, toolchain: &Toolchain) -> Vec<String> {
         "-Cstrip=symbols".to_owned(),
         "-Clink-arg=-Wl,--build-id=none".to_owned(),
         format!("--remap-path-prefix={}=/source", cx.root().display()),
+        // The last one that fits counts: what build scripts write has one name wherever it lies.
+        format!("--remap-path-prefix={}=/target", target.display()),
     ];
     if let Some(cargo) = home("CARGO_HOME", ".cargo") {
         flags.push(format!("--remap-path-prefix={}=/cargo", cargo.display()));
@@ -157,12 +199,15 @@ impl Pure for Compile {
             }
         };
         let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
+        let tools = Tools::ask(cx, &toolchain).await?;
+        self.forget_other(cx, &toolchain, &tools).await?;
         let cmd = self.cargo(cx, &toolchain, origin.committed_at);
         cargo::check(cx, "the compiler", cmd)
             .await
             .map_err(|e| e.during(format!("cannot compile {}", self.service)))?;
-        let path = target_dir(cx.root()).join(&toolchain.triple).join("release").join(&self.bin);
-        discover(cx, &path)?;
+        let directory = self.directory(cx);
+        let path = directory.join(&toolchain.triple).join("release").join(&self.bin);
+        let outside = discover(cx, &self.package, &path)?;
         static_executable(&path, self.platform).map_err(|e| {
             StepError::internal(format!("the binary of {} is not fit for an image", self.service)).caused_by(&e)
         })?;
@@ -171,8 +216,13 @@ impl Pure for Compile {
             .blocking(move || store_file(&store, &path))
             .await?
             .map_err(|e| StepError::external(format!("cannot store the binary of {}", self.service)).caused_by(&*e))?;
-        let made = made(cx, &self.package, &toolchain).await?;
-        Ok(Compiled::Binary { platform: self.platform, digest, size, made })
+        if self.afresh {
+            // Nobody builds in it again.
+            fs::remove_dir_all(&directory)
+                .map_err(|e| StepError::external(format!("cannot remove {}", directory.display())).caused_by(&e))?;
+        }
+        let made = made(cx, &self.package, &toolchain, tools).await?;
+        Ok(Compiled::Binary { platform: self.platform, digest, size, made, outside })
     }
 
     fn usable(&self, cx: &Cx, output: &Compiled) -> bool {
@@ -187,15 +237,16 @@ impl Pure for Compile {
 }
 
 /// Adds what rustc opened beyond the declared sources, such as a file that another directory's `include_str!` names: cargo
-/// lists it in the dep-info beside the binary.
-fn discover(cx: &Cx, binary: &Path) -> Result<(), StepError> {
-    let Ok(text) = fs::read_to_string(binary.with_extension("d")) else { return Ok(()) };
+/// lists it in the dep-info beside the binary. Gives those that are in none of the package's own.
+fn discover(cx: &Cx, package: &str, binary: &Path) -> Result<BTreeSet<PathBuf>, StepError> {
+    let Ok(text) = fs::read_to_string(binary.with_extension("d")) else { return Ok(BTreeSet::new()) };
     let workspace = cx.resource::<Workspace>()?;
     let inside = dep_info(&text).into_iter().filter_map(|path| path.strip_prefix(cx.root()).map(Path::to_owned).ok());
     let mut reads = Reads::nothing();
-    workspace.add_files(&mut reads, &inside.collect::<Vec<_>>())?;
+    let inside: Vec<PathBuf> = inside.collect();
+    workspace.add_files(&mut reads, &inside)?;
     cx.discover(&reads);
-    Ok(())
+    outside(&workspace, package, &inside)
 }
 
 /// The paths on the right of the colon in a dep-info file; spaces in them are escaped by a backslash.

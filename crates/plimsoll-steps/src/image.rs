@@ -68,7 +68,11 @@ impl Pure for Image {
     }
 
     async fn run(&self, cx: &Cx, binaries: Vec<Compiled>) -> Result<Built, StepError> {
-        let origin = cx.resource::<Origins>()?.of(&self.service)?.clone();
+        let outside = binaries.iter().flat_map(|binary| match binary {
+            Compiled::Binary { outside, .. } => outside.iter().cloned().collect(),
+            Compiled::LeftOut { .. } => Vec::new(),
+        });
+        let origin = cx.resource::<Origins>()?.of(&self.service)?.clone().with(cx, &outside.collect()).await?;
         let store = cx.resource::<BlobStore>()?;
         let labels = labels(&self.project, &self.service, &origin, self.source.as_deref());
         let epoch = u64::try_from(origin.committed_at).unwrap_or(0);

@@ -47,6 +47,9 @@ pub struct Options {
     pub to: Option<String>,
     /// `--no-drain`: cut over without letting requests finish. For tests that show what draining is for.
     pub no_drain: bool,
+    /// Nothing that was built before counts: what is built is to be compared with it.
+    #[serde(default)]
+    pub afresh: bool,
 }
 
 impl Inputs {

@@ -97,5 +97,5 @@ pub use {
     rollback::{Pick, Rollback, pick},
     smoke::Smoke,
     targets::Targets,
-    trust::{Signer, Trust, repository},
+    trust::{Signer, Trust, Trusted, repository},
 };

@@ -1,7 +1,11 @@
 //! What an executable was made with and of: the tools that would have made other bytes had they been others, and what is
 //! linked in. Its bill of materials and its provenance tell it; `image --verify` says by it what cannot be compared.
 
-use crate::{cargo::cargo_variables, toolchain::Toolchain, workspace::Workspace};
+use crate::{
+    cargo::cargo_variables,
+    toolchain::{Toolchain, Way},
+    workspace::Workspace,
+};
 use plimsoll_attest::{Component, Linked};
 use plimsoll_core::{Digest, Hasher};
 use plimsoll_engine::{Cx, StepError};
@@ -29,29 +33,66 @@ pub struct Made {
     pub of: Digest,
 }
 
-/// Asks the tools and cargo.
-pub(crate) async fn made(cx: &Cx, package: &str, toolchain: &Toolchain) -> Result<Made, StepError> {
-    let workspace = cx.resource::<Workspace>()?;
-    let version = match &toolchain.rustc {
-        Some(rustc) => asked(cx, Cmd::new(rustc).arg("-vV")).await?,
-        None => workspace.toolchain().to_owned(),
-    };
-    let rustc = Compiler::read(&version);
-    let linker = toolchain.linker.clone().unwrap_or_else(|| "cc".to_owned());
-    let libc = libc(cx, toolchain, &linker, workspace.sysroot()).await;
-    let linker = linker_facts(cx, &linker).await;
-    let libc_digest = libc.as_deref().and_then(digest_of);
-    let with = [
-        ("target", Some(toolchain.triple.clone())),
-        ("rustc", Some(rustc.to_string())),
-        ("linker", linker),
-        ("libc", libc_digest.as_ref().map(ToString::to_string)),
-    ];
-    let with = with.into_iter().filter_map(|(role, fact)| Some((role.to_owned(), fact?))).collect();
+/// The tools that link an executable. Asked before it is linked: what is on the machine afterwards may be another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tools {
+    /// By role.
+    pub(crate) with: BTreeMap<String, String>,
+    release: String,
+    libc: Option<Digest>,
+}
+
+impl Tools {
+    /// Asks them. What nobody here knows is left out.
+    pub(crate) async fn ask(cx: &Cx, toolchain: &Toolchain) -> Result<Self, StepError> {
+        let workspace = cx.resource::<Workspace>()?;
+        let version = match &toolchain.rustc {
+            Some(rustc) => asked(cx, Cmd::new(rustc).arg("-vV")).await?,
+            None => workspace.toolchain().to_owned(),
+        };
+        let rustc = Compiler::read(&version);
+        let sysroot = match &toolchain.rustc {
+            Some(rustc) => asked(cx, Cmd::new(rustc).args(["--print", "sysroot"])).await?.trim().into(),
+            None => workspace.sysroot().to_owned(),
+        };
+        let (linker, libc) = match (toolchain.way, &toolchain.linker) {
+            // zig brings its own C library along.
+            (Way::Zigbuild, _) => {
+                (asked(cx, Cmd::new("zig").arg("version")).await.ok().map(|v| format!("zig {}", v.trim())), None)
+            }
+            (_, None) if is_set_elsewhere(cx) => (None, None),
+            (_, linker) => {
+                let linker = linker.as_deref().unwrap_or("cc");
+                (named(cx, linker, &sysroot, &toolchain.triple).await, libc(cx, toolchain, linker, &sysroot).await)
+            }
+        };
+        let libc = libc.as_deref().and_then(digest_of);
+        let with = [
+            ("target", Some(toolchain.triple.clone())),
+            ("rustc", Some(rustc.to_string())),
+            ("linker", linker),
+            ("libc", libc.as_ref().map(ToString::to_string)),
+        ];
+        let with = with.into_iter().filter_map(|(role, fact)| Some((role.to_owned(), fact?))).collect();
+        Ok(Self { with, release: rustc.release, libc })
+    }
+}
+
+/// Says what was made with these tools, and asks cargo of what.
+pub(crate) async fn made(cx: &Cx, package: &str, toolchain: &Toolchain, tools: Tools) -> Result<Made, StepError> {
     let inside = linked(cx, package, &toolchain.triple, toolchain.rustc.as_deref()).await?;
     let kind = if toolchain.triple.ends_with("-musl") { "musl" } else { "glibc" };
-    let inside = inside.with(component("std", rustc.release, None)).with(component(kind, String::new(), libc_digest));
-    Ok(Made { with, files: lock_file(cx)?, of: keep(cx, &inside)? })
+    let inside = inside.with(component("std", tools.release, None)).with(component(kind, String::new(), tools.libc));
+    Ok(Made { with: tools.with, files: lock_file(cx)?, of: keep(cx, &inside)? })
+}
+
+/// Whether cargo's own configuration may name the linker.
+fn is_set_elsewhere(cx: &Cx) -> bool {
+    let home = cx.environment().get("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(cx.environment().get("HOME")?).join(".cargo")));
+    let above = cx.root().ancestors().map(|directory| directory.join(".cargo")).chain(home);
+    let mut files = above.flat_map(|directory| ["config.toml", "config"].map(|name| directory.join(name)));
+    files.any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("linker")))
 }
 
 /// What is linked in, into the blob store.
@@ -122,26 +163,28 @@ impl std::fmt::Display for Compiler {
     }
 }
 
-/// The linker's driver, as it calls itself, with the digest of the program that links.
-async fn linker_facts(cx: &Cx, linker: &str) -> Option<String> {
+/// The linker's driver, as it calls itself, with the digest of the program that it has link.
+async fn named(cx: &Cx, linker: &str, sysroot: &Path, triple: &str) -> Option<String> {
     let said = asked(cx, Cmd::new(linker).arg("--version")).await.ok()?;
-    let ld = asked(cx, Cmd::new(linker).arg("-print-prog-name=ld")).await.unwrap_or_default();
-    let program = which(ld.trim(), cx.environment()).or_else(|| which(linker, cx.environment()));
+    // For one target the compiler brings a linker along, and has it used where it lies there.
+    let own = sysroot.join("lib/rustlib").join(triple).join("bin");
+    let program = if triple == "x86_64-unknown-linux-gnu" && own.join("gcc-ld/ld.lld").exists() {
+        Some(own.join("rust-lld"))
+    } else {
+        let ld = asked(cx, Cmd::new(linker).arg("-print-prog-name=ld")).await.unwrap_or_default();
+        which(ld.trim(), cx.environment()).or_else(|| which(linker, cx.environment()))
+    };
     let digest = program.as_deref().and_then(digest_of).map(|digest| format!(" ({digest})")).unwrap_or_default();
     Some(format!("{}{digest}", said.lines().next()?.trim()))
 }
 
 /// The C library that is linked in: musl comes with the target, glibc with the linker.
 async fn libc(cx: &Cx, toolchain: &Toolchain, linker: &str, sysroot: &Path) -> Option<PathBuf> {
-    if !toolchain.triple.ends_with("-musl") {
-        let path = asked(cx, Cmd::new(linker).arg("-print-file-name=libc.a")).await.ok()?;
-        return Some(PathBuf::from(path.trim())).filter(|path| path.is_absolute());
+    if toolchain.triple.ends_with("-musl") {
+        return Some(sysroot.join("lib/rustlib").join(&toolchain.triple).join("lib/self-contained/libc.a"));
     }
-    let sysroot = match &toolchain.rustc {
-        Some(rustc) => asked(cx, Cmd::new(rustc).args(["--print", "sysroot"])).await.ok()?.trim().into(),
-        None => sysroot.to_owned(),
-    };
-    Some(sysroot.join("lib/rustlib").join(&toolchain.triple).join("lib/self-contained/libc.a"))
+    let path = asked(cx, Cmd::new(linker).arg("-print-file-name=libc.a")).await.ok()?;
+    Some(PathBuf::from(path.trim())).filter(|path| path.is_absolute())
 }
 
 fn digest_of(path: &Path) -> Option<Digest> {

@@ -9,10 +9,14 @@ use crate::{
 };
 use futures_util::future::try_join_all;
 use plimsoll_core::{Fingerprint, ServiceName, config::Config};
-use plimsoll_engine::{StepError, write_atomically};
+use plimsoll_engine::{Cx, StepError, write_atomically};
 use plimsoll_process::Environment;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The commit a service's sources come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +80,40 @@ impl Origins {
     }
 }
 
+impl Origin {
+    /// The origin of what comes from here and from these files: the later commit, and dirty if one of the two is.
+    pub(crate) async fn with(self, cx: &Cx, files: &BTreeSet<PathBuf>) -> Result<Self, StepError> {
+        if files.is_empty() {
+            return Ok(self);
+        }
+        let (workspace, paths) =
+            (cx.resource::<Workspace>()?, files.iter().map(|file| literal(file)).collect::<Vec<_>>());
+        let other = origin(&workspace, cx.environment(), &paths, true).await.map_err(|e| StepError::of(&e))?;
+        Ok(self.merged(other))
+    }
+
+    fn merged(self, other: Self) -> Self {
+        const DIRTY: &str = "-dirty";
+        let dirty = self.revision.ends_with(DIRTY) || other.revision.ends_with(DIRTY);
+        let later = if other.committed_at > self.committed_at { other } else { self };
+        let commit = later.revision.trim_end_matches(DIRTY);
+        let revision = if dirty { format!("{commit}{DIRTY}") } else { commit.to_owned() };
+        Self { revision, ..later }
+    }
+}
+
+/// Those of `files` that no package has which a binary of `package` is built from: another directory's `include_str!` reads
+/// them.
+pub(crate) fn outside(workspace: &Workspace, package: &str, files: &[PathBuf]) -> Result<BTreeSet<PathBuf>, StepError> {
+    let closure = workspace.closure(&[package.to_owned()], false)?;
+    let dirs: Vec<&Path> = closure.iter().map(|name| workspace.packages()[name].dir.as_path()).collect();
+    let inside =
+        |file: &Path| dirs.iter().any(|dir| file.starts_with(dir)) || SHARED.iter().any(|s| file.starts_with(s));
+    // What builds write into the workspace is nobody's source.
+    let known = |file: &PathBuf| workspace.files().binary_search(file).is_ok();
+    Ok(files.iter().filter(|file| known(file) && !inside(file)).cloned().collect())
+}
+
 fn literal(path: &Path) -> String {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     format!(":(literal){}", path.display())
@@ -108,4 +146,23 @@ async fn origin(
     let changed = !git(root, environment, &args).await?.is_empty();
     let revision = if changed { format!("{revision}-dirty") } else { revision };
     Ok(Origin { revision, committed_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_origins_the_later_commit_counts_and_any_change_that_no_commit_has() {
+        let origin = |revision: &str, committed_at| Origin { revision: revision.into(), committed_at };
+        for (one, other, expected) in [
+            (origin("a", 1), origin("b", 2), origin("b", 2)),
+            (origin("b", 2), origin("a", 1), origin("b", 2)),
+            (origin("b", 2), origin("a-dirty", 1), origin("b-dirty", 2)),
+            (origin("a-dirty", 1), origin("b", 2), origin("b-dirty", 2)),
+            (origin("a-dirty", 1), origin("a-dirty", 1), origin("a-dirty", 1)),
+        ] {
+            assert_eq!(one.merged(other), expected);
+        }
+    }
 }

@@ -40,6 +40,7 @@ pub fn built<'g>(graph: &mut Graph<'g>, inputs: &Inputs) -> Vec<Handle<'g, Built
                 package: configured.package.clone(),
                 bin: configured.bin.clone().unwrap_or_else(|| service.to_string()),
                 platform: *platform,
+                afresh: inputs.options.afresh,
                 missing: config.profile(inputs.profile).missing_toolchain,
             };
             binaries.push(graph.pure(&format!("{service}/{}", platform.architecture()), compile, ()));

@@ -8,16 +8,19 @@ use plimsoll_engine::StepError;
 /// Finds the key that signs, making it where that is wanted.
 pub type Signer = Box<dyn Fn() -> Result<SigningKey, StepError> + Send + Sync>;
 
-/// Who signs, whose signatures count, and who builds.
+/// Finds the keys whose signatures count, where they are named; none means the signer's own.
+pub type Trusted = Box<dyn Fn() -> Result<Vec<PublicKey>, StepError> + Send + Sync>;
+
+/// Who signs, whose signatures count, and who builds. Nothing is looked for before it is asked for.
 pub struct Trust {
     signer: Signer,
-    trusted: Vec<PublicKey>,
+    trusted: Trusted,
     builder: Builder,
 }
 
 impl Trust {
-    /// `trusted` are the keys whose signatures count; none means the signer's own.
-    pub fn new(signer: Signer, trusted: Vec<PublicKey>, builder: Builder) -> Self {
+    /// From those who find the keys.
+    pub fn new(signer: Signer, trusted: Trusted, builder: Builder) -> Self {
         Self { signer, trusted, builder }
     }
 
@@ -28,7 +31,8 @@ impl Trust {
 
     /// The keys whose signatures count.
     pub fn keys(&self) -> Result<Vec<PublicKey>, StepError> {
-        if self.trusted.is_empty() { Ok(vec![self.signer()?.public().clone()]) } else { Ok(self.trusted.clone()) }
+        let trusted = (self.trusted)()?;
+        if trusted.is_empty() { Ok(vec![self.signer()?.public().clone()]) } else { Ok(trusted) }
     }
 
     /// Who builds here.

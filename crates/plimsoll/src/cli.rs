@@ -253,9 +253,9 @@ pub(crate) struct ImageArgs {
     /// Load those for this machine's platform into its Docker Engine
     #[arg(long)]
     pub(crate) load: bool,
-    /// Say whether an image of a registry is what is built here: the same, different, and in which file, or not to be compared,
-    /// and why
-    #[arg(long, value_name = "REFERENCE")]
+    /// Build one service's image once more, with nothing that was built before, and say whether an image of a registry is the same,
+    /// different, and in which file, or not to be compared, and why
+    #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["output", "load"])]
     pub(crate) verify: Option<String>,
 }
 
@@ -382,6 +382,8 @@ pub(crate) struct Wanted {
     pub(crate) environment: Option<String>,
     pub(crate) to: Option<String>,
     pub(crate) no_drain: bool,
+    /// Nothing that was built before counts.
+    pub(crate) afresh: bool,
 }
 
 impl Command {
@@ -408,6 +410,14 @@ impl Command {
             }
             Self::Tidy => of("ci", &["tidy"]),
             Self::Build => of("release", &["compile", "build"]),
+            Self::Image(ImageArgs { verify: Some(reference), .. }) => {
+                // The last part of the repository's name is the service's.
+                let name = reference.split('@').next().unwrap_or_default();
+                let name = name.rsplit('/').next().unwrap_or_default();
+                let service = name.split(':').next().unwrap_or_default();
+                let only = ["image", "docker-build"].map(|kind| format!("{kind}[{service}]")).into();
+                Wanted { only, afresh: true, ..of("release", &[]) }
+            }
             Self::Image(_) => of("release", &["image", "docker-build"]),
             Self::Push => of("release", &["push", "attest"]),
             Self::Deploy { env } => at("deploy", env),
@@ -556,6 +566,12 @@ mod tests {
         assert_eq!(only("ci"), "");
         assert_eq!(only("lint"), "fmt clippy docs");
         assert_eq!(only("test core http"), "test[core] test[http]");
+        let verified = "image[web] docker-build[web]";
+        assert_eq!(only("image --verify 127.0.0.1:5000/shop/web:1.2@sha256:00"), verified);
+        assert_eq!(
+            (only("image --verify web").as_str(), parse("image --verify web").wanted().unwrap().afresh),
+            (verified, true)
+        );
         assert_eq!(only("deploy staging"), "deploy[staging] promote[staging]");
         assert_eq!(parse("status").wanted(), None);
     }

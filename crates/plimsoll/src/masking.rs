@@ -14,7 +14,8 @@ fn sources(config: &Config) -> Vec<&SecretSource> {
     let tokens =
         config.environments.values().filter_map(|environment| environment.canary.prometheus.as_ref()?.token.as_ref());
     let registries = config.registries.values().filter_map(|access| access.password.as_ref());
-    services.chain(slack).chain(webhook).chain(tokens).chain(registries).collect()
+    let signing = config.signing.key.iter().chain(&config.signing.password);
+    services.chain(slack).chain(webhook).chain(tokens).chain(registries).chain(signing).collect()
 }
 
 /// A redactor of all secrets that are there. One that is not is missed by the step that needs it, not here; one that is too short
@@ -33,6 +34,7 @@ pub(crate) fn redactor(session: &Session, config: &Config) -> Result<Option<Arc<
                 .with_hint(hint)
                 .into());
         }
+        values.extend(lines_of_key(&value));
         values.insert(value);
     }
     if values.is_empty() {
@@ -44,19 +46,36 @@ pub(crate) fn redactor(session: &Session, config: &Config) -> Result<Option<Arc<
     Ok(Some(Arc::new(redactor)))
 }
 
+/// The lines of a key in PEM that hold it: whoever prints it may print one of them, or indent them.
+fn lines_of_key(value: &[u8]) -> Vec<Vec<u8>> {
+    if !value.starts_with(b"-----BEGIN ") {
+        return Vec::new();
+    }
+    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| line.len() >= MIN_SECRET && !line.starts_with(b"-----")).map(<[u8]>::to_vec).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn secrets_of_services_channels_metrics_and_registries_are_found() {
+    fn secrets_of_services_channels_metrics_registries_and_signatures_are_found() {
         let text = "[project]\nname = \"shop\"\n[services.web]\npackage = \"web\"\nsecrets = { KEY = { env = \"A\" } }\n\
                     [notify.slack]\nwebhook = { file = \"b\" }\n[notify.webhook]\nurl = { env = \"C\" }\nsecret = { env = \"D\" }\n\
                     [environments.staging]\nstrategy = { kind = \"canary\" }\n[environments.staging.canary.prometheus]\n\
                     url = \"https://p.example\"\nrequests = \"{slot}\"\nfailed = \"{slot}\"\nlatency = \"{slot}\"\n\
-                    token = { env = \"E\" }\n[registries.\"a.io\"]\nusername = \"ci\"\npassword = { file = \"f\" }\n";
+                    token = { env = \"E\" }\n[registries.\"a.io\"]\nusername = \"ci\"\npassword = { file = \"f\" }\n\
+                    [signing]\nkey = { env = \"G\" }\npassword = { env = \"H\" }\n";
         let config = Config::parse(text, "plimsoll.toml").unwrap();
         let names: Vec<String> = sources(&config).iter().map(ToString::to_string).collect();
-        assert_eq!(names, ["env:A", "file:b", "env:C", "env:D", "env:E", "file:f"]);
+        assert_eq!(names, ["env:A", "file:b", "env:C", "env:D", "env:E", "file:f", "env:G", "env:H"]);
+    }
+
+    #[test]
+    fn each_line_of_a_key_is_masked_and_its_first_and_last_are_not() {
+        let key = b"-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\nAwEHBG0wawIBAQQg\n-----END PRIVATE KEY-----\n";
+        assert_eq!(lines_of_key(key), [b"MIGHAgEAMBMGByqGSM49".to_vec(), b"AwEHBG0wawIBAQQg".to_vec()]);
+        assert!(lines_of_key(b"hunter2 and\nmore").is_empty());
     }
 }

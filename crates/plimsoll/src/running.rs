@@ -53,7 +53,7 @@ pub(crate) async fn setup(
         clock: system_clock(),
         jobs: session.global.jobs.map_or_else(processors, usize::from),
         fail_fast: session.global.fail_fast,
-        use_cache: !session.global.no_cache,
+        use_cache: !session.global.no_cache && !inputs.options.afresh,
     })
 }
 

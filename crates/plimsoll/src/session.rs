@@ -106,9 +106,9 @@ impl Session {
             Some(source) => source,
             None => Source::read(&self.root, &self.environment, &first_version(&workspace)).await?,
         };
-        let options =
-            Options { only: wanted.only, yes: self.global.yes, environment, to: wanted.to, no_drain: wanted.no_drain };
-        let mut inputs = Inputs::new(wanted.pipeline, self.config_text.clone(), source, actor, self.profile, options)?;
+        let Wanted { pipeline, only, to, no_drain, afresh, .. } = wanted;
+        let options = Options { only, yes: self.global.yes, environment, to, no_drain, afresh };
+        let mut inputs = Inputs::new(pipeline, self.config_text.clone(), source, actor, self.profile, options)?;
         inputs.objects = crate::seam::rendered(self).await?;
         Ok((inputs, workspace))
     }

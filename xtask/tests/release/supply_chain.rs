@@ -169,5 +169,21 @@ fn an_image_that_is_built_again_is_the_same_or_it_is_said_why_not() {
     fs::write(place.repository().join("plimsoll.toml"), text).unwrap();
     place.at("second");
     place.run(&["image", "--verify", &web]).expect(2).says("it was built from");
-    place.run(&["image", "--verify", &format!("{host}/shop/no-such@{digest}")]).expect(2).says("nothing called");
+    place.run(&["image", "--verify", &format!("{host}/shop/no-such@{digest}")]).expect(2).says("no-such");
+}
+
+#[test]
+fn a_build_that_is_not_reproducible_is_found_out_although_it_was_built_before() {
+    let place = Place::new();
+    let web = place.repository().join("web");
+    let script = "fn main() {\n    let now = std::time::SystemTime::now();\n    let now = now.duration_since(std::time::UNIX_EPOCH);\n    println!(\"cargo:rustc-env=STAMP={}\", now.unwrap().as_nanos());\n    println!(\"cargo:rerun-if-changed=build.rs\");\n}\n";
+    fs::write(web.join("build.rs"), script).unwrap();
+    let main = fs::read_to_string(web.join("src/main.rs")).unwrap();
+    fs::write(web.join("src/main.rs"), format!("{main}\n#[used]\nstatic STAMP: &str = env!(\"STAMP\");\n")).unwrap();
+    place.commit("a time in the executable");
+    place.run(&["push"]).expect(0);
+    let host = format!("127.0.0.1:{}", registry_port(&place));
+    let tags: Value = serde_json::from_str(&get(&format!("http://{host}"), "/v2/shop/web/tags/list").unwrap()).unwrap();
+    let image = format!("web:{}", tags["tags"][0].as_str().unwrap());
+    place.run(&["image", "--verify", &image]).expect(1).says("different: ").says("/bin/web: ");
 }

@@ -25,14 +25,28 @@ struct Locked {
     checksum: Option<String>,
 }
 
+impl Locked {
+    /// Whether it is the package with this name and version at a place as `cargo tree` shows it: in parentheses a path, or the
+    /// address of a repository or of another registry; nothing for crates.io.
+    fn is(&self, name: &str, version: &str, place: &str) -> bool {
+        let source = self.source.as_deref().unwrap_or_default();
+        let place = place.trim_matches(['(', ')']);
+        let fits = match (place, source.strip_prefix("git+")) {
+            ("", git) => !source.is_empty() && git.is_none(),
+            (_, Some(git)) => place.split('#').next() == git.split('#').next(),
+            (_, None) => source.is_empty() || place.contains("registry"),
+        };
+        self.name == name && self.version == version && fits
+    }
+}
+
 impl Linked {
     /// Reads the lines of `cargo tree --prefix depth --format "{p}<TAB>{l}"`, and checksums out of the lock file. Nothing if
     /// they do not read as such.
     pub fn parse(tree: &str, lock: &str) -> Option<Self> {
         let lock: Lock = toml::from_str(lock).ok()?;
-        let locked: BTreeMap<_, _> = lock.package.iter().map(|p| ((p.name.as_str(), p.version.as_str()), p)).collect();
         let mut this = Self { components: Vec::new(), needs: BTreeSet::new() };
-        let mut known: BTreeMap<(String, String), usize> = BTreeMap::new();
+        let mut known: BTreeMap<String, usize> = BTreeMap::new();
         let mut above: Vec<usize> = Vec::new();
         for line in tree.lines().filter(|line| !line.is_empty()) {
             let digits = line.find(|c: char| !c.is_ascii_digit())?;
@@ -42,8 +56,9 @@ impl Linked {
             let mut words = package.split(' ');
             let (name, version) = (words.next()?.to_owned(), words.next()?.strip_prefix('v')?.to_owned());
             let licence = licence.trim_end_matches("(*)").trim();
-            let at = *known.entry((name.clone(), version.clone())).or_insert_with(|| {
-                let locked = locked.get(&(name.as_str(), version.as_str())).copied();
+            let place = words.next().unwrap_or_default();
+            let at = *known.entry(package.to_owned()).or_insert_with(|| {
+                let locked = lock.package.iter().find(|one| one.is(&name, &version, place));
                 this.components.push(component(name, version, licence, locked));
                 this.components.len() - 1
             });
@@ -129,6 +144,26 @@ mod tests {
         assert!(b.purl.as_deref().unwrap().starts_with("pkg:cargo/b@2.0.0?vcs_url=git%2Bhttps%3A%2F%2Fh.example%2Fb"));
         assert_eq!((b.licence.as_deref(), a.licence.as_deref()), (Some("MIT"), None));
         assert_eq!([0, 1, 2].map(|at| linked.needs(at).collect::<Vec<_>>()), [vec![1, 2], vec![2], vec![]]);
+    }
+
+    #[test]
+    fn one_version_of_two_places_is_two_packages() {
+        let lock = r#"
+            [[package]]
+            name = "a"
+            version = "1.0.0"
+            source = "git+https://h.example/a?rev=1#12"
+            [[package]]
+            name = "a"
+            version = "1.0.0"
+            source = "registry+https://github.com/rust-lang/crates.io-index"
+            checksum = "00"
+        "#;
+        let tree = "0shop v0.1.0 (/w)\t\n1a v1.0.0\t\n1a v1.0.0 (https://h.example/a?rev=1#12)\t\n";
+        let linked = Linked::parse(tree, lock).unwrap();
+        let sums: Vec<_> = linked.components().iter().map(|one| one.sha256.as_deref()).collect();
+        assert_eq!(sums, [None, Some("00"), None]);
+        assert!(linked.components()[2].purl.as_deref().unwrap().contains("vcs_url"));
     }
 
     #[test]

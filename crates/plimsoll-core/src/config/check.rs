@@ -419,7 +419,6 @@ impl Check<'_> {
         }
     }
 
-    /// What is refused here may be the secret itself: it is not repeated.
     fn signing(&mut self) {
         let signing = &self.config.signing;
         for (name, source) in [("key", &signing.key), ("password", &signing.password)] {
@@ -431,12 +430,16 @@ impl Check<'_> {
             self.key(&["signing", "password"], "a password without a key", "name the `key` that it opens");
         }
         let repository = self.config.project.repository.as_deref();
-        if repository.is_some_and(|address| !address.starts_with("https://") && !address.starts_with("http://")) {
-            let hint = "write a web address, such as \"https://github.com/example/shop\"";
-            self.value(&["project", "repository"], "this is no web address", hint);
+        let path = repository.map(|address| address.trim_start_matches("https://").trim_start_matches("http://"));
+        // Credentials in it would be signed and pushed with every image.
+        let plain = path.is_none_or(|path| Some(path) != repository && !path.contains(['@', '?', '#']));
+        if !plain {
+            let hint = "write a web address without credentials, such as \"https://github.com/example/shop\"";
+            self.value(&["project", "repository"], "this is no plain web address", hint);
         }
     }
 
+    /// What is refused here may be the secret itself: it is not repeated.
     fn source(&mut self, path: &[&str], source: &SecretSource) {
         match source {
             SecretSource::Env(name) if !is_variable_name(name) => {

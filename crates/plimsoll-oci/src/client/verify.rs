@@ -7,7 +7,11 @@ use plimsoll_http::{Client, Method, Repeat, StatusCode, Verdict, retry};
 use std::collections::BTreeSet;
 
 /// The largest artifact that is read into memory: bills of materials of thousands of packages fit.
-const MAX_ARTIFACT: u64 = 16 * 1024 * 1024;
+const MAX_ARTIFACT: u64 = 8 * 1024 * 1024;
+/// Manifests of one index: there are a dozen platforms, and some builders add one of attestations for each.
+const MAX_MANIFESTS: usize = 100;
+/// Bytes of one image's blobs, for all platforms: several times what one may have when it is unpacked.
+const MAX_BYTES: u64 = 32 << 30;
 
 /// An image whose every byte is as its digest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,9 @@ impl RegistryClient {
     pub async fn verify(&self, image: &ImageRef) -> Result<Verified, ClientError> {
         let session = self.session(image, "pull")?;
         let (found, view, _) = session.manifest(image.reference(), image.digest.as_ref(), None).await?;
+        if view.manifests.len() > MAX_MANIFESTS {
+            return Err(session.data("has an index of too many images"));
+        }
         let mut platforms = Vec::new();
         let mut views = vec![view.clone()];
         for manifest in &view.manifests {
@@ -38,22 +45,24 @@ impl RegistryClient {
         let (mut read, mut bytes) = (BTreeSet::new(), 0);
         for blob in views.iter().flat_map(crate::ManifestView::blobs) {
             if read.insert(blob.digest.clone()) {
+                bytes = blob.size.saturating_add(bytes);
+                if bytes > MAX_BYTES {
+                    return Err(session.data("has an image that is too large to be read"));
+                }
                 session.read(blob, None).await?;
-                bytes += blob.size;
             }
         }
         Ok(Verified { digest: found.digest, platforms, bytes })
     }
 
-    /// The contents of an artifact: its layers' bytes.
-    pub async fn artifact(&self, image: &ImageRef, artifact: &Digest) -> Result<Vec<Vec<u8>>, ClientError> {
+    /// The content of an artifact that has one layer, of at most 8 MiB.
+    pub async fn artifact(&self, image: &ImageRef, artifact: &Digest) -> Result<Vec<u8>, ClientError> {
         let session = self.session(image, "pull")?;
         let (_, view, _) = session.manifest(artifact.as_str(), Some(artifact), None).await?;
-        let mut contents = Vec::new();
-        for layer in &view.layers {
-            contents.push(session.read(layer, Some(MAX_ARTIFACT)).await?);
+        match view.layers.as_slice() {
+            [only] => session.read(only, Some(MAX_ARTIFACT)).await,
+            _ => Err(session.data("has an artifact of another number of layers than one")),
         }
-        Ok(contents)
     }
 }
 

@@ -174,6 +174,32 @@ async fn statements_that_were_changed_or_taken_away_are_refused() {
 }
 
 #[tokio::test]
+async fn what_somebody_pretends_to_have_said_is_said_all_the_same() {
+    let port = Port::take();
+    let world = World::at(&port).await;
+    let release = Wish::default().release();
+    world.start_until(&release, &run_id(1), "push").await;
+    let image = Image::of(&world, &port);
+    for kind in [SIGNATURE, PROVENANCE, CYCLONEDX] {
+        for (media_type, digest) in [(INDEX, image.index.clone()), (MANIFEST, image.manifest())] {
+            let annotations = [
+                ("dev.sigstore.bundle.content", "dsse-envelope".to_owned()),
+                ("dev.sigstore.bundle.predicateType", kind.to_owned()),
+                ("dev.plimsoll.key", key(7).public().hint()),
+                ("dev.plimsoll.source", "urn:plimsoll:project:kairos@1.0.0".to_owned()),
+            ];
+            let annotations = annotations.map(|(key, value)| (key.to_owned(), value)).into();
+            let layers = vec![Said { media_type: BUNDLE.into(), bytes: b"{}".to_vec(), annotations: BTreeMap::new() }];
+            let subject = Descriptor::new(media_type, digest.clone(), image.bytes(&digest).len() as u64);
+            let artifact = Artifact { kind: BUNDLE.into(), subject, layers, annotations };
+            let written = write_artifact(&world.store(), &artifact).unwrap();
+            client().attach(&world.store(), &written.digest, &image.reference).await.unwrap();
+        }
+    }
+    assert_eq!(world.resume(&release, &run_id(1)).await.outcome, RunOutcome::Succeeded);
+}
+
+#[tokio::test]
 async fn what_others_say_beside_it_changes_nothing() {
     let port = Port::take();
     let world = World::at(&port).await;

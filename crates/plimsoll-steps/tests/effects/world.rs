@@ -198,5 +198,5 @@ pub(crate) fn key(number: u8) -> SigningKey {
 /// Whoever has the key of this number signs, and is believed.
 fn trust(number: u8) -> Trust {
     let key = key(number);
-    Trust::new(Box::new(move || Ok(key.clone())), Vec::new(), Builder::local())
+    Trust::new(Box::new(move || Ok(key.clone())), Box::new(|| Ok(Vec::new())), Builder::local())
 }

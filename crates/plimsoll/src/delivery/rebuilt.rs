@@ -4,14 +4,17 @@
 //! else came out, and the first file in which it differs is named. *Not comparable*: other sources or other tools, by name.
 
 use super::{resources::Delivery, signing, verify};
-use crate::{cli_error::CliError, session::Session, verbs::runs::json};
+use crate::{cli_error::CliError, report::text::one_line, session::Session, verbs::runs::json};
 use plimsoll_attest::Told;
 use plimsoll_core::{Digest, ImageRef, Platform};
 use plimsoll_engine::StepError;
 use plimsoll_oci::{BlobStore, RegistryClient, Stored, Verified, first_difference};
 use plimsoll_steps::{Built, told};
 use serde::Serialize;
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
 
 /// Not comparable is neither a yes nor a no: the machine or the checkout is not the one to ask.
 const NOT_COMPARABLE: u8 = 2;
@@ -41,14 +44,20 @@ pub(super) async fn compare(
     let found = found.ok_or_else(|| StepError::check(format!("the registry has no {image}")))?;
     let image = image.at(found.digest.clone());
     let name = image.to_string();
-    let verdict = if found.digest == built.digest {
+    // Every byte is read: a digest that the registry claims says nothing of what it hands out.
+    let there = client.verify(&image).await.map_err(|e| StepError::of(&e))?;
+    let verdict = if there.digest == built.digest {
         Verdict::Same { image: name }
     } else {
-        let keys = signing::trust(session)?.keys()?;
-        let told = told(client, &keys, &image, &found.digest).await?;
-        let reasons = apart(&told.unwrap_or_default(), &built);
+        let told = told(client, &signing::keys(session)?, &image, &there.digest).await?;
+        let mut reasons = told.map_or_else(
+            || vec!["no trusted provenance says what it was built of".to_owned()],
+            |told| apart(&told, &built),
+        );
+        reasons.extend(missing(&there, &built));
         if reasons.is_empty() {
-            Verdict::Different { image: name, differences: differences(session, client, &image, store, &built).await? }
+            let differences = differences(session, client, &image, store, (&there, &built)).await?;
+            Verdict::Different { image: name, differences }
         } else {
             Verdict::NotComparable { image: name, reasons }
         }
@@ -84,14 +93,33 @@ fn apart(told: &Told, built: &Built) -> Vec<String> {
     if let Some((_, revision)) = told.sources.first().filter(|(_, revision)| *revision != built.revision) {
         reasons.push(format!("it was built from {revision}, and the sources here are those of {}", built.revision));
     }
+    if built.revision.ends_with("-dirty") {
+        reasons.push(format!("the sources here are in no commit: {}", built.revision));
+    }
     for (platform, made) in &built.made {
-        let Some(theirs) = told.toolchains.get(platform.as_str()) else { continue };
-        for (role, fact) in theirs.iter().filter(|(role, fact)| made.with.get(*role) != Some(fact)) {
-            let here = made.with.get(role).map_or("none that is known", String::as_str);
-            reasons.push(format!("{platform}: {role} differs: {fact} there, {here} here"));
+        let theirs = told.toolchains.get(platform.as_str()).cloned().unwrap_or_default();
+        let roles: BTreeSet<&String> = theirs.keys().chain(made.with.keys()).collect();
+        for role in roles.into_iter().filter(|role| theirs.get(*role) != made.with.get(*role)) {
+            let fact = |of: &BTreeMap<String, String>| of.get(role).map_or("unknown", String::as_str).to_owned();
+            reasons.push(format!("{platform}: {role} differs: {} there, {} here", fact(&theirs), fact(&made.with)));
+        }
+        if made.with.is_empty() {
+            reasons.push(format!("{platform}: a Dockerfile built it, and nobody knows with what"));
         }
     }
-    reasons
+    reasons.iter().map(|reason| one_line(reason)).collect()
+}
+
+/// The manifest of a platform.
+fn of(there: &Verified, platform: Platform) -> Option<&Digest> {
+    there.platforms.iter().find(|(spec, _)| spec.is(platform)).map(|(_, digest)| digest)
+}
+
+/// Platforms that were not built here.
+fn missing(there: &Verified, built: &Built) -> Vec<String> {
+    let missing = |platform: &Platform| of(there, *platform).is_some() && !built.platforms.contains_key(platform);
+    let missing = Platform::ALL.into_iter().filter(missing);
+    missing.map(|platform| format!("{platform}: nothing here compiles for it")).collect()
 }
 
 /// The first difference for each platform.
@@ -100,25 +128,20 @@ async fn differences(
     client: &RegistryClient,
     image: &ImageRef,
     store: &BlobStore,
-    built: &Built,
+    (there, built): (&Verified, &Built),
 ) -> Result<Vec<String>, CliError> {
-    let there: Verified = client.verify(image).await.map_err(|e| StepError::of(&e))?;
-    let named =
-        |platform: Platform| there.platforms.iter().find(|(spec, _)| spec.is(platform)).map(|(_, digest)| digest);
-    let theirs: BTreeMap<Platform, &Digest> = Platform::ALL.into_iter().filter_map(|p| Some((p, named(p)?))).collect();
     let mut differences = Vec::new();
     for platform in Platform::ALL {
-        match (theirs.get(&platform), built.platforms.get(&platform)) {
-            (Some(theirs), Some(ours)) if *theirs != ours => {
+        match (of(there, platform), built.platforms.get(&platform)) {
+            (Some(theirs), Some(ours)) if theirs != ours => {
                 let directory = tempfile::tempdir_in(&session.cache)
                     .map_err(|source| CliError::Io { what: format!("write in {}", session.cache.display()), source })?;
                 let pulled = BlobStore::open(directory.path()).map_err(|e| StepError::of(&e))?;
                 client.pull(image, platform, &pulled).await.map_err(|e| StepError::of(&e))?;
                 let (theirs, ours) = (Stored { store: &pulled, manifest: theirs }, Stored { store, manifest: ours });
                 let found = first_difference(theirs, ours).map_err(|e| StepError::of(&e))?;
-                differences.extend(found.map(|found| format!("{platform}: {found}")));
+                differences.extend(found.map(|found| one_line(&format!("{platform}: {found}"))));
             }
-            (Some(_), None) => differences.push(format!("{platform}: only the first has it")),
             (None, Some(_)) => differences.push(format!("{platform}: only the second has it")),
             _ => {}
         }
@@ -151,10 +174,14 @@ mod tests {
     fn other_sources_and_other_tools_are_not_to_be_compared() {
         let told = |revision: &str, rustc: &str| Told {
             sources: vec![("https://h.example/shop".into(), revision.into())],
+            builder: None,
             toolchains: BTreeMap::from([("linux/amd64".into(), BTreeMap::from([("rustc".into(), rustc.into())]))]),
         };
         assert_eq!(apart(&told("c1", "1.95.0"), &built("1.95.0")), [] as [&str; 0]);
-        assert_eq!(apart(&Told::default(), &built("1.95.0")), [] as [&str; 0]);
+        let unknown = Told { toolchains: BTreeMap::new(), ..told("c1", "") };
+        assert_eq!(apart(&unknown, &built("1.95.0")), ["linux/amd64: rustc differs: unknown there, 1.95.0 here"]);
+        let dirty = Built { revision: "c1-dirty".into(), ..built("1.95.0") };
+        assert!(apart(&told("c1-dirty", "1.95.0"), &dirty)[0].contains("in no commit"));
         assert!(
             apart(&told("c2", "1.95.0"), &built("1.95.0"))[0].contains("from c2, and the sources here are those of c1")
         );

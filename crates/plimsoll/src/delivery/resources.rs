@@ -129,7 +129,7 @@ pub(crate) async fn resources(
     let origins =
         Origins::load(workspace, inputs.config(), &session.environment, &inputs.source, &session.cache).await?;
     let locator = delivery.locator(session);
-    let trust = signing::trust(session)?;
+    let trust = signing::trust(session);
     let asker = Terminal::new(session, reporter).await.map(|t| Arc::new(t) as Arc<dyn Asker>);
     Ok(Resources::new()
         .with(Arc::new(locator))

@@ -17,21 +17,38 @@ use std::{
 };
 
 /// Who signs and who is believed, as `plimsoll.toml` and this machine have it. Nothing is read or made before it is asked for.
-pub(super) fn trust(session: &Session) -> Result<Trust, StepError> {
-    let trusted = session.config.signing.trusted.iter().map(|path| {
-        let text = fs::read_to_string(session.root.join(path))
-            .map_err(|e| StepError::user(format!("cannot read the public key {}", path.display())).caused_by(&e))?;
-        PublicKey::from_pem(&text)
-            .map_err(|e| StepError::user(format!("{} is no public key that counts", path.display())).caused_by(&e))
-    });
-    let trusted = trusted.collect::<Result<_, _>>()?;
-    Ok(Trust::new(signer(session), trusted, builder(&session.settings)))
+pub(super) fn trust(session: &Session) -> Trust {
+    let (root, paths) = (session.root.clone(), session.config.signing.trusted.clone());
+    let trusted = Box::new(move || paths.iter().map(|path| public_key(&root, path)).collect());
+    Trust::new(signer(session), trusted, builder(&session.settings))
+}
+
+/// The keys whose signatures count, for somebody who only looks: no key is made for it.
+pub(super) fn keys(session: &Session) -> Result<Vec<PublicKey>, StepError> {
+    let Signing { key, trusted, .. } = &session.config.signing;
+    if trusted.is_empty() && key.is_none() && !own_path(session).exists() {
+        let error = StepError::user("nobody's signature counts here: no key is named, and this machine has none yet");
+        return Err(error.with_hint("name public keys in plimsoll.toml: [signing] trusted = [\"…\"]"));
+    }
+    trust(session).keys()
+}
+
+fn public_key(root: &Path, path: &Path) -> Result<PublicKey, StepError> {
+    let text = fs::read_to_string(root.join(path))
+        .map_err(|e| StepError::user(format!("cannot read the public key {}", path.display())).caused_by(&e))?;
+    PublicKey::from_pem(&text)
+        .map_err(|e| StepError::user(format!("{} is no public key that counts", path.display())).caused_by(&e))
+}
+
+/// Where this machine's own key lies.
+fn own_path(session: &Session) -> PathBuf {
+    session.state.path().join("signing/plimsoll.key")
 }
 
 fn signer(session: &Session) -> Signer {
     let signing = session.config.signing.clone();
     let secrets = secrets(&session.environment, session.root.clone());
-    let (profile, own) = (session.profile, session.state.path().join("signing"));
+    let (profile, own) = (session.profile, own_path(session));
     let known: OnceLock<SigningKey> = OnceLock::new();
     Box::new(move || {
         if let Some(key) = known.get() {
@@ -57,9 +74,9 @@ fn signer(session: &Session) -> Signer {
 }
 
 /// This machine's own key, made when there is none yet.
-fn own_key(directory: &Path) -> Result<SigningKey, StepError> {
-    let path = directory.join("plimsoll.key");
-    let failed = |what: &str, path: &PathBuf| {
+fn own_key(path: &Path) -> Result<SigningKey, StepError> {
+    let directory = path.parent().unwrap_or(path);
+    let failed = |what: &str| {
         let message = format!("cannot {what} this machine's key {}", path.display());
         move |e: io::Error| StepError::external(message).caused_by(&e)
     };
@@ -73,24 +90,24 @@ fn own_key(directory: &Path) -> Result<SigningKey, StepError> {
                 break key;
             }
         };
-        fs::create_dir_all(directory).map_err(failed("make a place for", &path))?;
+        fs::create_dir_all(directory).map_err(failed("make a place for"))?;
         // Readable for its owner alone; whoever comes first makes the key that all have.
-        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed("write", &path))?;
-        file.write_all(key.to_pem().expose().as_bytes()).map_err(failed("write", &path))?;
-        file.as_file().sync_all().map_err(failed("write", &path))?;
-        match file.persist_noclobber(&path) {
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed("write"))?;
+        file.write_all(key.to_pem().expose().as_bytes()).map_err(failed("write"))?;
+        file.as_file().sync_all().map_err(failed("write"))?;
+        match file.persist_noclobber(path) {
             Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed("keep", &path)(error.error));
+                return Err(failed("keep")(error.error));
             }
             _ => {}
         }
     }
-    let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+    let text = fs::read_to_string(path).map_err(failed("read"))?;
     let key = SigningKey::from_pem(&Secret::new(text), None)
         .map_err(|e| StepError::user(format!("{} is damaged", path.display())).caused_by(&e))?;
     let public = path.with_extension("pub");
     if !public.exists() {
-        fs::write(&public, key.public().to_pem()).map_err(failed("write the public half of", &path))?;
+        fs::write(&public, key.public().to_pem()).map_err(failed("write the public half of"))?;
     }
     Ok(key)
 }
@@ -112,14 +129,15 @@ mod tests {
     fn a_machine_keeps_its_key_to_itself_and_shows_its_public_half() {
         let directory = tempfile::tempdir().unwrap();
         let own = directory.path().join("signing");
-        let first = own_key(&own).unwrap();
-        assert_eq!(own_key(&own).unwrap().public(), first.public());
+        let key = own.join("plimsoll.key");
+        let first = own_key(&key).unwrap();
+        assert_eq!(own_key(&key).unwrap().public(), first.public());
         let mode = |name: &str| fs::metadata(own.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode("plimsoll.key"), 0o600);
         let public = fs::read_to_string(own.join("plimsoll.pub")).unwrap();
         assert_eq!(&PublicKey::from_pem(&public).unwrap(), first.public());
-        fs::write(own.join("plimsoll.key"), "rubbish").unwrap();
-        assert!(own_key(&own).unwrap_err().to_string().contains("damaged"));
+        fs::write(&key, "rubbish").unwrap();
+        assert!(own_key(&key).unwrap_err().to_string().contains("damaged"));
     }
 
     #[test]

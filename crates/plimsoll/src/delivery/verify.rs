@@ -4,7 +4,7 @@ use super::{resources::Delivery, signing};
 use crate::{
     cli::{VerifyArgs, Wanted},
     cli_error::CliError,
-    report::text::size,
+    report::text::{one_line, size},
     session::Session,
     verbs::runs::json,
 };
@@ -42,7 +42,7 @@ pub(crate) async fn verify(session: &Session, args: &VerifyArgs) -> Result<ExitC
     let image = image(session, &delivery, &args.reference).await?;
     let (inputs, _) = session.inputs(Wanted { pipeline: "release", ..Wanted::default() }).await?;
     let expected = Expected { repository: repository(&inputs), revision: args.commit.clone() };
-    let keys = signing::trust(session)?.keys()?;
+    let keys = signing::keys(session)?;
     // By digest from here on: what a tag names may change while it is looked at.
     let found = delivery.registry.head(&image).await.map_err(|e| StepError::of(&e))?;
     let found = found.ok_or_else(|| StepError::check(format!("the registry has no {image}")))?;
@@ -101,7 +101,7 @@ impl Verdict {
             }
             for finding in &ruled.findings {
                 let (rule, subject) = (ruled.rule.to_string(), finding.subject.short());
-                let _ = writeln!(out, "  {rule:<10}  BROKEN for {subject}: {}", finding.reason);
+                let _ = writeln!(out, "  {rule:<10}  BROKEN for {subject}: {}", one_line(&finding.reason));
             }
         }
         let _ = writeln!(out, "{} images looked at: the index and its platforms", self.subjects.len());
