@@ -200,13 +200,13 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Gate for Approve<E, S> 
         }
         let target = cx.resource::<Targets>()?.get(&E::name())?;
         let seen = target.observe().await.map_err(|e| StepError::of(&e))?;
-        let pushed = smoked.pushed().clone();
+        let (pushed, signer) = (smoked.pushed().clone(), smoked.signer().clone());
         let release = self.rendered.release(&pushed, cx.run(), None)?;
         if let Some(record) = standing(&release, &seen) {
-            return Ok(Answer::Yes(Approval::prove(pushed, record, seen.generation)));
+            return Ok(Answer::Yes(Approval::prove(pushed, signer, record, seen.generation)));
         }
         // Nobody is asked about what would be refused.
-        self.policy.admit(cx, &pushed).await?;
+        self.policy.admit(cx, &pushed, &signer).await?;
         let question = Question {
             gate: cx.step().to_string(),
             subject: Subject::of(cx, &pushed, &release, seen.generation),
@@ -218,7 +218,7 @@ impl<E: Environment<Gate = Approval<E>>, S: Environment> Gate for Approve<E, S> 
         };
         let replies = self.replies(cx, &question).await?;
         match judge(&question, &self.rule, &replies, cx.now()) {
-            Judgement::Open(record) => Ok(Answer::Yes(Approval::prove(pushed, record, seen.generation))),
+            Judgement::Open(record) => Ok(Answer::Yes(Approval::prove(pushed, signer, record, seen.generation))),
             Judgement::Refused(error) => Ok(Answer::No(error)),
             Judgement::Missing(what) => {
                 let text = serde_json::to_vec(&question).expect("a question is plain data");

@@ -5,7 +5,8 @@
 //! image lie there as plain documents, too. What is there already, by the same key and of the same sources, is not said again.
 
 use crate::{
-    environment::{Attested, Pushed, PushedImage},
+    environment::{Attested, Pushed, PushedImage, Signer},
+    image::Built,
     inputs::Inputs,
     trust::{Trust, repository},
 };
@@ -23,6 +24,8 @@ use std::collections::BTreeMap;
 
 /// The artifact type of a bill of materials as a plain document.
 const BOM: &str = "application/vnd.cyclonedx+json";
+/// The artifact type of checksums, in the form that `sha256sum --check` reads.
+const CHECKSUMS: &str = "application/vnd.plimsoll.checksums.v1+text";
 /// The annotation that says which key signed.
 pub(crate) const KEY: &str = "dev.plimsoll.key";
 /// The annotation that says of which sources something is said.
@@ -94,7 +97,8 @@ impl Effect for Attest {
             }
         }));
         let done = said.await?.into_iter().all(|said| said);
-        Ok(if done { World::Done(Attested::prove(pushed.clone())) } else { World::NotDone })
+        let signer = Signer(key.public().to_pem());
+        Ok(if done { World::Done(Attested::prove(pushed.clone(), signer)) } else { World::NotDone })
     }
 
     async fn act(&self, cx: &Cx, pushed: Pushed) -> Result<Attested, StepError> {
@@ -115,7 +119,7 @@ impl Effect for Attest {
                 cx.log(&format!("{name} {}: {} artifacts by {}", subject.digest.short(), missing.len(), key.public()));
             }
         }
-        Ok(Attested::prove(pushed))
+        Ok(Attested::prove(pushed, Signer(key.public().to_pem())))
     }
 }
 
@@ -214,6 +218,10 @@ impl Attest {
             said(BOM, BOM, bytes, BTreeMap::from([title]));
             signed.push((CYCLONEDX, bom));
         }
+        if let Some(sums) = checksums(&about.image.built, about.subject.platform) {
+            let title = ("org.opencontainers.image.title".to_owned(), "SHA256SUMS".to_owned());
+            said(CHECKSUMS, "text/plain", sums.into_bytes(), BTreeMap::from([title]));
+        }
         for (kind, predicate) in signed {
             let bundle = Bundle::sign(key, &Statement::of(about.subject.digest, kind, predicate));
             let annotations = [
@@ -256,6 +264,17 @@ impl Attest {
         };
         bom.document()
     }
+}
+
+/// The executables' checksums, by their paths in the image; below the platform's name where there is more than one.
+fn checksums(built: &Built, platform: Option<Platform>) -> Option<String> {
+    let made = built.made.iter().filter(|(of, _)| platform.is_none_or(|wanted| wanted == **of));
+    let line = |(of, made): (&Platform, &crate::Made)| {
+        let directory = if platform.is_some() { String::new() } else { format!("{of}/") };
+        Some(format!("{}  {directory}bin/{}\n", made.executable.as_ref()?.hex(), built.service))
+    };
+    let lines: Option<String> = made.map(line).collect();
+    lines.filter(|lines| !lines.is_empty())
 }
 
 fn descriptor(store: &BlobStore, subject: Subject<'_>) -> Result<Descriptor, StepError> {

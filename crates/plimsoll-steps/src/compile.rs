@@ -221,7 +221,7 @@ impl Pure for Compile {
             fs::remove_dir_all(&directory)
                 .map_err(|e| StepError::external(format!("cannot remove {}", directory.display())).caused_by(&e))?;
         }
-        let made = made(cx, &self.package, &toolchain, tools).await?;
+        let made = made(cx, &self.package, &toolchain, tools, &digest).await?;
         Ok(Compiled::Binary { platform: self.platform, digest, size, made, outside })
     }
 

@@ -42,7 +42,9 @@ impl<E: Environment<Gate = Open<E>>> Effect for Deploy<E> {
         let pushed = attested.pushed();
         let goal = Goal::Deploy(self.rendered.release(pushed, cx.run(), None)?);
         Ok(match deploying::look(cx, &E::name(), &goal).await? {
-            World::Done(outcome) => World::Done(Deployed::prove(pushed.clone(), None, outcome)),
+            World::Done(outcome) => {
+                World::Done(Deployed::prove(pushed.clone(), attested.signer().clone(), None, outcome))
+            }
             World::NotDone => World::NotDone,
             World::Half => World::Half,
         })
@@ -52,6 +54,6 @@ impl<E: Environment<Gate = Open<E>>> Effect for Deploy<E> {
         let pushed = attested.pushed();
         let goal = Goal::Deploy(self.rendered.release(pushed, cx.run(), None)?);
         let outcome = deploying::reach(cx, &E::name(), &goal, &self.rendered.policy, &|_, _| Ok(())).await?;
-        Ok(Deployed::prove(pushed.clone(), None, outcome))
+        Ok(Deployed::prove(pushed.clone(), attested.signer().clone(), None, outcome))
     }
 }

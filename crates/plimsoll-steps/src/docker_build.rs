@@ -101,7 +101,8 @@ impl Pure for DockerBuild {
             // What the Dockerfile compiles with, and adds, nobody here knows.
             match linked(cx, &self.package, &format!("{}-unknown-linux-gnu", platform.rust_arch()), None).await {
                 Ok(linked) => {
-                    let made_of = Made { with: BTreeMap::new(), files: lock_file(cx)?, of: keep(cx, &linked)? };
+                    let made_of =
+                        Made { with: BTreeMap::new(), executable: None, files: lock_file(cx)?, of: keep(cx, &linked)? };
                     made.insert(*platform, made_of);
                 }
                 Err(error) => cx.note(format!("{} gets no bill of materials: {error}", self.service)),

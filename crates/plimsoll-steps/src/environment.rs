@@ -125,24 +125,30 @@ proof! {
 }
 
 proof! {
-    /// It is said beside every image what it is made of and how it was built, and signed.
-    Attested { pushed: Pushed }
+    /// It is said beside every image what it is made of and how it was built, signed by a key whose public half this is.
+    Attested { pushed: Pushed, signer: Signer }
 }
 
 proof! {
     /// The release serves in `E`, under an approval where `E` asks for one.
-    Deployed<E> { pushed: Pushed, approval: Option<ApprovalRecord>, outcome: Outcome }
+    Deployed<E> { pushed: Pushed, signer: Signer, approval: Option<ApprovalRecord>, outcome: Outcome }
 }
 
 proof! {
     /// The release answered its smoke requests in `E`.
-    Smoked<E> { pushed: Pushed, report: SmokeReport }
+    Smoked<E> { pushed: Pushed, signer: Signer, report: SmokeReport }
 }
 
 proof! {
     /// A person said yes to this release in `E`.
-    Approval<E> { pushed: Pushed, record: ApprovalRecord, replaces: plimsoll_core::Generation }
+    Approval<E> { pushed: Pushed, signer: Signer, record: ApprovalRecord, replaces: plimsoll_core::Generation }
 }
+
+/// The public half of the key that signed what is said of a release, in PEM. It goes with the release: whoever goes on with a run
+/// on another machine has another key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Signer(pub(crate) String);
 
 impl Pushed {
     /// The images, by service.
@@ -156,12 +162,22 @@ impl Attested {
     pub const fn pushed(&self) -> &Pushed {
         &self.pushed
     }
+
+    /// Who signed what is said of it.
+    pub const fn signer(&self) -> &Signer {
+        &self.signer
+    }
 }
 
 impl<E: Environment> Deployed<E> {
     /// What was pushed.
     pub const fn pushed(&self) -> &Pushed {
         &self.pushed
+    }
+
+    /// Who signed what is said of it.
+    pub const fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     /// The approval it serves under, where its environment asks for one.
@@ -181,6 +197,11 @@ impl<E: Environment> Smoked<E> {
         &self.pushed
     }
 
+    /// Who signed what is said of it.
+    pub const fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
     /// What was asked and answered.
     pub const fn report(&self) -> &SmokeReport {
         &self.report
@@ -191,6 +212,11 @@ impl<E: Environment> Approval<E> {
     /// What was pushed.
     pub const fn pushed(&self) -> &Pushed {
         &self.pushed
+    }
+
+    /// Who signed what is said of it.
+    pub const fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     /// Who said yes, how, until when, to which subject.

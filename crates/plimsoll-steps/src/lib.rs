@@ -83,7 +83,7 @@ pub use {
     deploy::Deploy,
     deploying::drive_failed,
     docker_build::DockerBuild,
-    environment::{Approval, Attested, Deployed, Environment, Gated, Open, Pushed, PushedImage, Smoked},
+    environment::{Approval, Attested, Deployed, Environment, Gated, Open, Pushed, PushedImage, Signer, Smoked},
     image::{Built, Image},
     made::Made,
     notify::{CutOverFigures, Failure, Notice, Notify, Say, Started, Waiting},
@@ -97,5 +97,5 @@ pub use {
     rollback::{Pick, Rollback, pick},
     smoke::Smoke,
     targets::Targets,
-    trust::{Signer, Trust, Trusted, repository},
+    trust::{FindKey, FindKeys, Trust, repository},
 };

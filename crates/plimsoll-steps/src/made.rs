@@ -26,6 +26,9 @@ const LOCK: &str = "Cargo.lock";
 pub struct Made {
     /// The tools, by role: `target`, `rustc`, `linker`, `libc`.
     pub with: BTreeMap<String, String>,
+    /// The executable's digest, where it is known.
+    #[serde(default)]
+    pub executable: Option<Digest>,
     /// Files that decided which of its sources come from elsewhere, by path.
     #[serde(default)]
     pub files: BTreeMap<String, Digest>,
@@ -79,11 +82,17 @@ impl Tools {
 }
 
 /// Says what was made with these tools, and asks cargo of what.
-pub(crate) async fn made(cx: &Cx, package: &str, toolchain: &Toolchain, tools: Tools) -> Result<Made, StepError> {
+pub(crate) async fn made(
+    cx: &Cx,
+    package: &str,
+    toolchain: &Toolchain,
+    tools: Tools,
+    executable: &Digest,
+) -> Result<Made, StepError> {
     let inside = linked(cx, package, &toolchain.triple, toolchain.rustc.as_deref()).await?;
     let kind = if toolchain.triple.ends_with("-musl") { "musl" } else { "glibc" };
     let inside = inside.with(component("std", tools.release, None)).with(component(kind, String::new(), tools.libc));
-    Ok(Made { with: tools.with, files: lock_file(cx)?, of: keep(cx, &inside)? })
+    Ok(Made { with: tools.with, executable: Some(executable.clone()), files: lock_file(cx)?, of: keep(cx, &inside)? })
 }
 
 /// Whether cargo's own configuration may name the linker.

@@ -5,17 +5,18 @@
 
 use crate::{
     attest::KEY,
-    environment::{Pushed, PushedImage},
+    environment::{Pushed, PushedImage, Signer},
     inputs::Inputs,
     push::tag_of,
     trust::{Trust, repository},
 };
 use futures_util::future::try_join_all;
 use plimsoll_attest::{BUNDLE, Bundle, Expected, Finding, PROVENANCE, PublicKey, Rule, Said, Told, judge};
-use plimsoll_core::{Digest, ImageRef};
+use plimsoll_core::{Digest, ImageRef, ServiceName};
 use plimsoll_engine::{Cx, StepError};
 use plimsoll_oci::{ClientError, RegistryClient};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Statements that are read of one image; an honest one has a handful.
 const MAX_STATEMENTS: usize = 200;
@@ -36,26 +37,28 @@ impl Policy {
     }
 
     /// Refuses a release that breaks a rule, by its name.
-    pub(crate) async fn admit(&self, cx: &Cx, pushed: &Pushed) -> Result<(), StepError> {
-        let (client, keys) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?.keys()?);
+    pub(crate) async fn admit(&self, cx: &Cx, pushed: &Pushed, signer: &Signer) -> Result<(), StepError> {
+        let (client, keys) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?.keys_of(signer)?);
         cx.waiting("the registry to show what it has and says of the release");
         let looked = try_join_all(pushed.images().values().map(|image| self.look(&client, &keys, image))).await?;
-        let broken: Vec<(&PushedImage, Finding)> = pushed
-            .images()
-            .values()
-            .zip(looked)
-            .flat_map(|(image, found)| found.into_iter().map(move |f| (image, f)))
-            .collect();
-        let Some((first, finding)) = broken.first() else {
+        // Platforms and the index mostly break a rule together.
+        let mut broken: BTreeMap<(&ServiceName, Rule, String), Vec<Digest>> = BTreeMap::new();
+        for (image, findings) in pushed.images().values().zip(looked) {
+            for Finding { rule, subject, reason } in findings {
+                broken.entry((&image.built.service, rule, reason)).or_default().push(subject);
+            }
+        }
+        let Some((service, rule, reason)) = broken.keys().next() else {
             cx.log(&format!("{} images hold to the policy", pushed.images().len()));
             return Ok(());
         };
-        let error = StepError::check(format!("the policy refuses {}: {}", first.built.service, finding.reason));
-        let line = |(image, finding): &(&PushedImage, Finding)| {
-            format!("{} {}: {} ({})", image.built.service, finding.rule, finding.reason, finding.subject)
+        let error = StepError::check(format!("the policy refuses {service}, by its rule `{rule}`: {reason}"));
+        let hint = format!("cargo xtask verify {}", pushed.images()[*service].image);
+        let line = |((service, rule, reason), subjects): (&(&ServiceName, Rule, String), &Vec<Digest>)| {
+            let subjects: Vec<&str> = subjects.iter().map(Digest::short).collect();
+            format!("{service} {rule}: {reason} ({})", subjects.join(", "))
         };
-        let error = error.with_detail(broken.iter().map(line));
-        Err(error.with_hint(format!("cargo xtask verify {}", first.image)))
+        Err(error.with_detail(broken.iter().map(line)).with_hint(hint))
     }
 
     async fn look(

@@ -53,9 +53,12 @@ impl<E: Environment<Gate = Approval<E>>> Promote<E> {
 impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
     async fn reconcile(&self, cx: &Cx, approval: &Approval<E>) -> Result<World<Deployed<E>>, StepError> {
         Ok(match deploying::look(cx, &E::name(), &self.goal(cx, approval)?).await? {
-            World::Done(outcome) => {
-                World::Done(Deployed::prove(approval.pushed().clone(), Some(approval.record().clone()), outcome))
-            }
+            World::Done(outcome) => World::Done(Deployed::prove(
+                approval.pushed().clone(),
+                approval.signer().clone(),
+                Some(approval.record().clone()),
+                outcome,
+            )),
             World::NotDone => World::NotDone,
             World::Half => World::Half,
         })
@@ -64,13 +67,13 @@ impl<E: Environment<Gate = Approval<E>>> Effect for Promote<E> {
     async fn act(&self, cx: &Cx, approval: Approval<E>) -> Result<Deployed<E>, StepError> {
         let goal = self.goal(cx, &approval)?;
         let (record, pushed) = (approval.record().clone(), approval.pushed());
-        self.policy.admit(cx, pushed).await?;
+        self.policy.admit(cx, pushed, approval.signer()).await?;
         let gate = |seen: &_, release: &_| {
             let subject = Subject::of(cx, pushed, release, approval.replaces());
             still_holds(&record, &subject, release, seen, cx.now())
         };
         let outcome = deploying::reach(cx, &E::name(), &goal, &self.rendered.policy, &gate).await?;
-        Ok(Deployed::prove(approval.pushed().clone(), Some(record), outcome))
+        Ok(Deployed::prove(approval.pushed().clone(), approval.signer().clone(), Some(record), outcome))
     }
 
     fn undone_on_failure(&self) -> bool {

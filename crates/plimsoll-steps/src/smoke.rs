@@ -40,7 +40,7 @@ impl<E: Environment> Smoke<E> {
             }
         }
         match smoke_environment(&*target, &services, target.prober().unwrap_or(&**targets.prober())).await {
-            Ok(report) => Ok(Smoked::prove(deployed.pushed().clone(), report)),
+            Ok(report) => Ok(Smoked::prove(deployed.pushed().clone(), deployed.signer().clone(), report)),
             Err(error) => {
                 let failed = StepError::check("the smoke test failed").caused_by(&error);
                 Err(failed.with_detail(log_tail(&*target, &error).await))

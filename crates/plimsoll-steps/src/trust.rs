@@ -1,26 +1,26 @@
 //! Who signs what is released, and whose signatures count: a resource of the steps, because keys belong to machines and not to
 //! plans.
 
-use crate::inputs::Inputs;
+use crate::{environment::Signer, inputs::Inputs};
 use plimsoll_attest::{Builder, PublicKey, SigningKey};
 use plimsoll_engine::StepError;
 
 /// Finds the key that signs, making it where that is wanted.
-pub type Signer = Box<dyn Fn() -> Result<SigningKey, StepError> + Send + Sync>;
+pub type FindKey = Box<dyn Fn() -> Result<SigningKey, StepError> + Send + Sync>;
 
 /// Finds the keys whose signatures count, where they are named; none means the signer's own.
-pub type Trusted = Box<dyn Fn() -> Result<Vec<PublicKey>, StepError> + Send + Sync>;
+pub type FindKeys = Box<dyn Fn() -> Result<Vec<PublicKey>, StepError> + Send + Sync>;
 
 /// Who signs, whose signatures count, and who builds. Nothing is looked for before it is asked for.
 pub struct Trust {
-    signer: Signer,
-    trusted: Trusted,
+    signer: FindKey,
+    trusted: FindKeys,
     builder: Builder,
 }
 
 impl Trust {
     /// From those who find the keys.
-    pub fn new(signer: Signer, trusted: Trusted, builder: Builder) -> Self {
+    pub fn new(signer: FindKey, trusted: FindKeys, builder: Builder) -> Self {
         Self { signer, trusted, builder }
     }
 
@@ -33,6 +33,17 @@ impl Trust {
     pub fn keys(&self) -> Result<Vec<PublicKey>, StepError> {
         let trusted = (self.trusted)()?;
         if trusted.is_empty() { Ok(vec![self.signer()?.public().clone()]) } else { Ok(trusted) }
+    }
+
+    /// The keys whose signatures count for a release: those that are named, or else the one that signed it when it was
+    /// pushed, on whatever machine that was.
+    pub(crate) fn keys_of(&self, signer: &Signer) -> Result<Vec<PublicKey>, StepError> {
+        let trusted = (self.trusted)()?;
+        if !trusted.is_empty() {
+            return Ok(trusted);
+        }
+        let key = PublicKey::from_pem(&signer.0);
+        Ok(vec![key.map_err(|e| StepError::internal("the key that signed is recorded as none").caused_by(&e))?])
     }
 
     /// Who builds here.

@@ -107,6 +107,8 @@ fn a_validator_accepts_the_bill_of_materials_of_every_image() {
             read["components"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
         // The service itself, what it is linked with, and nothing that only builds it.
         assert!(names.contains(&"web") && names.contains(&"std"), "{names:?}");
+        let sums = document(&host, &subject, "application%2Fvnd.plimsoll.checksums.v1%2Btext");
+        assert!(sums.ends_with("bin/web\n") && sums.split(' ').next().unwrap().len() == 64, "{sums}");
         let file = place.beside("boms").join("bom.json");
         fs::write(&file, bom).unwrap();
         let mut python = Command::new("python3");

@@ -14,6 +14,7 @@ pub struct Signing {
     pub key: Option<SecretSource>,
     /// The password of a sealed key, such as one of `cosign generate-key-pair`.
     pub password: Option<SecretSource>,
-    /// Public keys (PEM) whose signatures count: files, relative to the workspace; default: the public half of `key`.
+    /// Public keys (PEM) whose signatures count: files, relative to the workspace; default: the key that signed when a
+    /// run pushed its images.
     pub trusted: Vec<PathBuf>,
 }

@@ -4,7 +4,7 @@ mod sending;
 
 use super::{Notify, message::*, slack};
 use crate::{
-    environment::{Deployed, Environment, Open, Pushed},
+    environment::{Deployed, Environment, Open, Pushed, Signer},
     git::Source,
     inputs::{Inputs, Options},
 };
@@ -99,7 +99,12 @@ fn with_output(name: &str, output: String) -> StepSummary {
 }
 
 fn deployed(changed: bool) -> StepSummary {
-    let proof = Deployed::<Staging>::prove(Pushed::prove(BTreeMap::new()), None, outcome(changed, "1.2.3"));
+    let proof = Deployed::<Staging>::prove(
+        Pushed::prove(BTreeMap::new()),
+        Signer(String::new()),
+        None,
+        outcome(changed, "1.2.3"),
+    );
     with_output("deploy[staging]", proof.encode())
 }
 

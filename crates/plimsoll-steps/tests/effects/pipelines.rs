@@ -134,7 +134,7 @@ impl Pure for Bake {
         let lock = "[[package]]\nname = \"serde\"\nversion = \"1.0.0\"\n";
         let linked = Linked::parse("0feed v1.0.0\tMIT\n1serde v1.0.0\tMIT\n", lock).unwrap();
         let of = store.put(&serde_json::to_vec(&linked).unwrap()).unwrap();
-        let made = Made { with: BTreeMap::new(), files: BTreeMap::new(), of };
+        let made = Made { with: BTreeMap::new(), executable: None, files: BTreeMap::new(), of };
         let made = BTreeMap::from([(Platform::LinuxAmd64, made)]);
         let (digest, platforms) = bake().map_err(|e| StepError::of(&e))?;
         Ok(Built {

@@ -159,7 +159,7 @@ mod tests {
 
     fn built(rustc: &str) -> Built {
         let with = BTreeMap::from([("rustc".to_owned(), rustc.to_owned())]);
-        let made = Made { with, files: BTreeMap::new(), of: Digest::of(b"") };
+        let made = Made { with, executable: None, files: BTreeMap::new(), of: Digest::of(b"") };
         Built {
             service: "web".parse().unwrap(),
             digest: Digest::of(b"index"),

@@ -8,7 +8,7 @@ use plimsoll_core::{
     config::{Profile, Signing},
 };
 use plimsoll_engine::StepError;
-use plimsoll_steps::{Signer, Trust};
+use plimsoll_steps::{FindKey, Trust};
 use std::{
     fs, io,
     io::Write as _,
@@ -45,7 +45,7 @@ fn own_path(session: &Session) -> PathBuf {
     session.state.path().join("signing/plimsoll.key")
 }
 
-fn signer(session: &Session) -> Signer {
+fn signer(session: &Session) -> FindKey {
     let signing = session.config.signing.clone();
     let secrets = secrets(&session.environment, session.root.clone());
     let (profile, own) = (session.profile, own_path(session));
