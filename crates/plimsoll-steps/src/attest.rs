@@ -4,34 +4,24 @@
 //! The statements are Sigstore bundles, which `cosign` reads; the bill of materials and the checksums of what is in an
 //! image lie there as plain documents, too. What is there already, by the same key and of the same sources, is not said again.
 
+mod saying;
+
+pub(crate) use saying::KEY;
+
 use crate::{
     environment::{Attested, Pushed, PushedImage, Signer},
-    image::Built,
     inputs::Inputs,
     trust::{Trust, repository},
 };
 use futures_util::future::try_join_all;
-use plimsoll_attest::{
-    BUNDLE, Bom, Build, Bundle, CONTENT, CYCLONEDX, Linked, Material, PREDICATE, PROVENANCE, Provenance, SIGNATURE,
-    SigningKey, Statement, Told,
-};
-use plimsoll_core::{Digest, Platform, RetryPolicy, ServiceName, config::Base};
+use plimsoll_attest::{Builder, PREDICATE, PROVENANCE, SigningKey};
+use plimsoll_core::{Digest, RetryPolicy, ServiceName, config::Base};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
-use plimsoll_oci::{Artifact, BlobStore, Descriptor, INDEX, MANIFEST, RegistryClient, Said, write_artifact};
+use plimsoll_oci::{Artifact, BlobStore, Referrer, RegistryClient, write_artifact};
+use saying::{LinkedIn, Saying, Subject};
 use serde::Serialize;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The artifact type of a bill of materials as a plain document.
-const BOM: &str = "application/vnd.cyclonedx+json";
-/// The artifact type of checksums, in the form that `sha256sum --check` reads.
-const CHECKSUMS: &str = "application/vnd.plimsoll.checksums.v1+text";
-/// The annotation that says which key signed.
-pub(crate) const KEY: &str = "dev.plimsoll.key";
-/// The annotation that says of which sources something is said.
-const SOURCE: &str = "dev.plimsoll.source";
-/// The largest list of what is linked in that is read.
-const MAX_LINKED: u64 = 16 * 1024 * 1024;
 /// Provenances that are read because they may be the same as one that is to be said.
 const MAX_ALIKE: usize = 8;
 
@@ -82,23 +72,29 @@ impl Step for Attest {
 
 impl Effect for Attest {
     async fn reconcile(&self, cx: &Cx, pushed: &Pushed) -> Result<World<Attested>, StepError> {
-        let (client, trust, store) =
-            (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?, cx.resource::<BlobStore>()?);
-        let key = trust.signer()?;
-        let said = try_join_all(pushed.images().values().map(|image| {
-            let (client, trust, store, key) = (&client, &trust, &store, &key);
+        let (client, trust) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?);
+        let (store, key) = (cx.resource::<BlobStore>()?, trust.signer()?);
+        let sayings = pushed.images().values().map(|image| self.saying(image, trust.builder(), &key, &store));
+        let said = sayings.map(|saying| {
+            let client = &client;
             async move {
-                let linked = linked(store, image)?;
-                let missing = subjects(image).map(|subject| {
-                    let about = About { image, subject, linked: &linked, trust };
-                    async move { self.missing(client, store, &about, key).await }
+                let digests = saying.digests()?;
+                let missing = saying.subjects().map(|subject| {
+                    let digests = &digests;
+                    async move {
+                        let listed = listed(client, saying.image, subject).await?;
+                        Ok::<_, StepError>(
+                            lacks(&digests[subject.digest], &listed)
+                                && !missing(client, &saying, subject, &listed, &saying.linked()?).await?.is_empty(),
+                        )
+                    }
                 });
-                Ok::<_, StepError>(try_join_all(missing).await?.iter().all(Vec::is_empty))
+                Ok::<_, StepError>(try_join_all(missing).await?.contains(&true))
             }
-        }));
-        let done = said.await?.into_iter().all(|said| said);
+        });
+        let missing = try_join_all(said).await?.contains(&true);
         let signer = Signer(key.public().to_pem());
-        Ok(if done { World::Done(Attested::prove(pushed.clone(), signer)) } else { World::NotDone })
+        Ok(if missing { World::NotDone } else { World::Done(Attested::prove(pushed.clone(), signer)) })
     }
 
     async fn act(&self, cx: &Cx, pushed: Pushed) -> Result<Attested, StepError> {
@@ -106,10 +102,11 @@ impl Effect for Attest {
         let (store, key) = (cx.resource::<BlobStore>()?, trust.signer()?);
         for (name, image) in pushed.images() {
             cx.waiting(format!("the registry to take what is said of {name}"));
-            let linked = linked(&store, image)?;
-            for subject in subjects(image) {
-                let about = About { image, subject, linked: &linked, trust: &trust };
-                let missing = self.missing(&client, &store, &about, &key).await?;
+            let saying = self.saying(image, trust.builder(), &key, &store);
+            let linked = saying.linked()?;
+            for subject in saying.subjects() {
+                let listed = listed(&client, image, subject).await?;
+                let missing = missing(&client, &saying, subject, &listed, &linked).await?;
                 for artifact in &missing {
                     let written = write_artifact(&store, artifact).map_err(|e| StepError::of(&e))?;
                     let attached = client.attach(&store, &written.digest, &image.image).await;
@@ -123,162 +120,58 @@ impl Effect for Attest {
     }
 }
 
-/// An image or index, with what is known of it.
-struct About<'a> {
-    image: &'a PushedImage,
-    subject: Subject<'a>,
-    linked: &'a BTreeMap<Platform, Linked>,
-    trust: &'a Trust,
-}
-
-/// The index of an image, or the manifest of a platform.
-#[derive(Clone, Copy)]
-struct Subject<'a> {
-    digest: &'a Digest,
-    platform: Option<Platform>,
-}
-
-fn subjects(image: &PushedImage) -> impl Iterator<Item = Subject<'_>> {
-    let index = Subject { digest: &image.built.digest, platform: None };
-    let platforms =
-        image.built.platforms.iter().map(|(platform, digest)| Subject { digest, platform: Some(*platform) });
-    std::iter::once(index).chain(platforms)
-}
-
-/// What is linked into the executables, by platform.
-fn linked(store: &BlobStore, image: &PushedImage) -> Result<BTreeMap<Platform, Linked>, StepError> {
-    let read = |(platform, made): (&Platform, &crate::Made)| {
-        let bytes = store.read(&made.of, MAX_LINKED).map_err(|e| StepError::of(&e))?;
-        let linked = serde_json::from_slice(&bytes)
-            .map_err(|e| StepError::internal("what is linked in was written and does not read").caused_by(&e))?;
-        Ok((*platform, linked))
-    };
-    image.built.made.iter().map(read).collect()
-}
-
 impl Attest {
-    /// What is to be pushed beside an image and is not there yet.
-    ///
-    /// Artifacts are the same bytes each time, so one that the registry lists by its digest is there. Only a provenance may be
-    /// another one of the same sources by the same builder, of an earlier run: it is read, and believed by its signature.
-    async fn missing(
-        &self,
-        client: &RegistryClient,
-        store: &BlobStore,
-        about: &About<'_>,
-        key: &SigningKey,
-    ) -> Result<Vec<Artifact>, StepError> {
-        let image = &about.image.image;
-        let listed = client.referrers(image, about.subject.digest, None).await.map_err(|e| StepError::of(&e))?;
-        let mut missing = Vec::new();
-        for artifact in self.artifacts(store, about, key)? {
-            let digest = artifact.digest().map_err(|e| StepError::of(&e))?;
-            if listed.iter().any(|one| one.descriptor.digest == digest) {
-                continue;
-            }
-            let alike = listed.iter().filter(|one| one.annotations == artifact.annotations);
-            let is_provenance = artifact.annotations.get(PREDICATE).is_some_and(|kind| kind == PROVENANCE);
-            let mut there = false;
-            for one in alike.filter(|_| is_provenance).take(MAX_ALIKE) {
-                let read = client.artifact(image, &one.descriptor.digest).await;
-                there |= read.is_ok_and(|bundle| self.tells(about, &bundle, key));
-            }
-            if !there {
-                missing.push(artifact);
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Whether a bundle is a provenance by this key, of the same sources and by the same builder.
-    fn tells(&self, about: &About<'_>, bundle: &[u8], key: &SigningKey) -> bool {
-        let Ok(statement) = Bundle::open(bundle, std::slice::from_ref(key.public())) else { return false };
-        let told = Told::read(&statement.predicate);
-        let source = (self.repository.clone(), about.image.built.revision.clone());
-        statement.predicate_type == PROVENANCE
-            && statement.is_about(about.subject.digest)
-            && told.sources.contains(&source)
-            && told.builder.as_deref() == Some(about.trust.builder().id.as_str())
-    }
-
-    /// All that is said of an image.
-    fn artifacts(&self, store: &BlobStore, about: &About<'_>, key: &SigningKey) -> Result<Vec<Artifact>, StepError> {
-        let subject = descriptor(store, about.subject)?;
-        let mut artifacts = Vec::new();
-        let mut said = |kind: &str, media_type: &str, bytes: Vec<u8>, annotations: BTreeMap<String, String>| {
-            let layers = vec![Said { media_type: media_type.to_owned(), bytes, annotations: BTreeMap::new() }];
-            artifacts.push(Artifact { kind: kind.to_owned(), subject: subject.clone(), layers, annotations });
-        };
-        let mut signed = vec![(SIGNATURE, json!({})), (PROVENANCE, self.provenance(about))];
-        // Nobody knows what a Dockerfile links in where cargo does not.
-        if !about.linked.is_empty() {
-            let bom = self.bom(about);
-            let bytes = serde_json::to_vec(&bom).expect("a document is plain data");
-            let title = ("org.opencontainers.image.title".to_owned(), "bom.cdx.json".to_owned());
-            said(BOM, BOM, bytes, BTreeMap::from([title]));
-            signed.push((CYCLONEDX, bom));
-        }
-        if let Some(sums) = checksums(&about.image.built, about.subject.platform) {
-            let title = ("org.opencontainers.image.title".to_owned(), "SHA256SUMS".to_owned());
-            said(CHECKSUMS, "text/plain", sums.into_bytes(), BTreeMap::from([title]));
-        }
-        for (kind, predicate) in signed {
-            let bundle = Bundle::sign(key, &Statement::of(about.subject.digest, kind, predicate));
-            let annotations = [
-                (CONTENT, "dsse-envelope".to_owned()),
-                (PREDICATE, kind.to_owned()),
-                (KEY, key.public().hint()),
-                (SOURCE, format!("{}@{}", self.repository, about.image.built.revision)),
-            ];
-            let annotations = annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-            said(BUNDLE, BUNDLE, bundle.to_bytes(), annotations);
-        }
-        Ok(artifacts)
-    }
-
-    fn provenance(&self, about: &About<'_>) -> Value {
-        let (built, platform) = (&about.image.built, about.subject.platform);
-        let made: Vec<_> = built.made.iter().filter(|(of, _)| platform.is_none_or(|wanted| wanted == **of)).collect();
-        let files: BTreeMap<_, _> = made.iter().flat_map(|(_, made)| &made.files).collect();
-        let how = Build {
-            repository: self.repository.clone(),
-            revision: built.revision.clone(),
-            parameters: self.parameters.get(&built.service).cloned().unwrap_or_default(),
-            toolchains: made.iter().map(|(platform, made)| (platform.to_string(), made.with.clone())).collect(),
-            materials: files.into_iter().map(|(p, d)| Material { path: p.clone(), digest: d.clone() }).collect(),
-        };
-        let builder = about.trust.builder().clone();
-        Provenance { build: how, builder, version: env!("CARGO_PKG_VERSION").to_owned() }.predicate()
-    }
-
-    fn bom(&self, about: &About<'_>) -> Value {
-        let (built, platform) = (&about.image.built, about.subject.platform);
-        let linked = about.linked.iter().filter(|(of, _)| platform.is_none_or(|wanted| wanted == **of));
-        let committed = jiff::Timestamp::from_second(built.committed_at).unwrap_or_default();
-        let bom = Bom {
-            name: format!("{}/{}", self.project, built.service),
-            subject: about.subject.digest.clone(),
-            committed_at: committed.to_string(),
-            linked: linked.map(|(platform, linked)| (platform.to_string(), linked.clone())).collect(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        bom.document()
+    fn saying<'a>(
+        &'a self,
+        image: &'a PushedImage,
+        builder: &'a Builder,
+        key: &'a SigningKey,
+        store: &'a BlobStore,
+    ) -> Saying<'a> {
+        Saying { attest: self, image, builder, key, store }
     }
 }
 
-/// The executables' checksums, by their paths in the image; below the platform's name where there is more than one.
-fn checksums(built: &Built, platform: Option<Platform>) -> Option<String> {
-    let made = built.made.iter().filter(|(of, _)| platform.is_none_or(|wanted| wanted == **of));
-    let line = |(of, made): (&Platform, &crate::Made)| {
-        let directory = if platform.is_some() { String::new() } else { format!("{of}/") };
-        Some(format!("{}  {directory}bin/{}\n", made.executable.as_ref()?.hex(), built.service))
-    };
-    let lines: Option<String> = made.map(line).collect();
-    lines.filter(|lines| !lines.is_empty())
+async fn listed(
+    client: &RegistryClient,
+    image: &PushedImage,
+    subject: Subject<'_>,
+) -> Result<Vec<Referrer>, StepError> {
+    client.referrers(&image.image, subject.digest, None).await.map_err(|e| StepError::of(&e))
 }
 
-fn descriptor(store: &BlobStore, subject: Subject<'_>) -> Result<Descriptor, StepError> {
-    let size = store.size(subject.digest).map_err(|e| StepError::of(&e))?;
-    let media_type = if subject.platform.is_some() { MANIFEST } else { INDEX };
-    Ok(Descriptor::new(media_type, subject.digest.clone(), size))
+/// Whether one of the artifacts is not listed.
+fn lacks(digests: &[Digest], listed: &[Referrer]) -> bool {
+    !digests.iter().all(|digest| listed.iter().any(|one| one.descriptor.digest == *digest))
+}
+
+/// What is to be pushed beside an image and is not there yet.
+///
+/// Artifacts are the same bytes each time, so one that the registry lists by its digest is there. Only a provenance may be
+/// another one of the same sources by the same builder, of an earlier run: it is read, and believed by its signature.
+async fn missing(
+    client: &RegistryClient,
+    saying: &Saying<'_>,
+    subject: Subject<'_>,
+    listed: &[Referrer],
+    linked: &LinkedIn,
+) -> Result<Vec<Artifact>, StepError> {
+    let mut missing = Vec::new();
+    for artifact in saying.artifacts(subject, linked)? {
+        let digest = artifact.digest().map_err(|e| StepError::of(&e))?;
+        let mut there = !lacks(&[digest], listed);
+        let may_be_another = artifact.annotations.get(PREDICATE).is_some_and(|kind| kind == PROVENANCE);
+        let alike = listed.iter().filter(|one| may_be_another && one.annotations == artifact.annotations);
+        for one in alike.take(MAX_ALIKE) {
+            if there {
+                break;
+            }
+            let read = client.artifact(&saying.image.image, &one.descriptor.digest).await;
+            there = read.is_ok_and(|bundle| saying.is_told_by(&bundle, subject.digest));
+        }
+        if !there {
+            missing.push(artifact);
+        }
+    }
+    Ok(missing)
 }
