@@ -1,6 +1,6 @@
-//! What delivery needs of this machine: room for the sockets, and the engine that environments run on.
+//! What delivery needs of this machine: room for the sockets, keys, and the engine that environments run on.
 
-use super::resources::engine;
+use super::{resources::engine, signing};
 use crate::{report::Finding, running, session::Session};
 use plimsoll_core::config::Target;
 use plimsoll_local::LocalPaths;
@@ -22,6 +22,7 @@ pub(crate) fn doctor(session: &Session) -> Vec<Finding> {
     if session.config.environments.values().any(|environment| environment.target == Target::Docker) {
         findings.push(docker(session));
     }
+    findings.extend(signing::findings(session));
     findings.extend(clusters(session));
     findings
 }

@@ -1,7 +1,7 @@
 //! The key that signs what is released, and the keys whose signatures count.
 
 use super::resources::secrets;
-use crate::{session::Session, settings::Settings};
+use crate::{report::Finding, session::Session, settings::Settings};
 use plimsoll_attest::{Builder, PublicKey, SigningKey};
 use plimsoll_core::{
     Secret,
@@ -15,6 +15,9 @@ use std::{
     path::{Path, PathBuf},
     sync::OnceLock,
 };
+
+/// What `doctor` calls the key that signs.
+const SIGNING: &str = "signing key";
 
 /// Who signs and who is believed, as `plimsoll.toml` and this machine have it. Nothing is read or made before it is asked for.
 pub(super) fn trust(session: &Session) -> Trust {
@@ -31,6 +34,30 @@ pub(super) fn keys(session: &Session) -> Result<Vec<PublicKey>, StepError> {
         return Err(error.with_hint("name public keys in plimsoll.toml: [signing] trusted = [\"…\"]"));
     }
     trust(session).keys()
+}
+
+/// What `doctor` says of the keys: nothing is made for it.
+pub(super) fn findings(session: &Session) -> Vec<Finding> {
+    let (own, signing) = (own_path(session), &session.config.signing);
+    let mut findings = Vec::new();
+    findings.push(if signing.key.is_none() && session.profile != Profile::Github && !own.exists() {
+        Finding::ok(SIGNING, "the first release makes a key of this machine".to_owned())
+    } else {
+        let how = signing.key.as_ref().map_or_else(|| own.display().to_string(), |key| format!("the key of `{key}`"));
+        match signer(session)() {
+            Ok(key) => Finding::ok(SIGNING, format!("{how}, {}", key.public())),
+            Err(error) => Finding::optional(SIGNING, error.one_line(), "name a key in plimsoll.toml: [signing]"),
+        }
+    });
+    for path in &signing.trusted {
+        findings.push(match public_key(&session.root, path) {
+            Ok(key) => Finding::ok("trusted key", format!("{}, {key}", path.display())),
+            Err(error) => {
+                Finding::required("trusted key", error.one_line(), "name public keys in PEM: [signing] trusted")
+            }
+        });
+    }
+    findings
 }
 
 fn public_key(root: &Path, path: &Path) -> Result<PublicKey, StepError> {
