@@ -2,6 +2,7 @@
 
 use crate::{
     BlobStore, Descriptor, MAX_MANIFEST, ManifestError, ManifestView, UnpackError, UnpackLimits, check_path,
+    layer::hashed,
     unpack::{Metered, open_layer},
 };
 use plimsoll_core::{Digest, Hasher};
@@ -163,19 +164,6 @@ impl Stored<'_> {
             left = archive.into_inner().left;
         }
         Ok(files)
-    }
-}
-
-fn hashed(from: &mut impl io::Read) -> io::Result<(Digest, u64)> {
-    let (mut hasher, mut size, mut piece) = (Hasher::new(), 0, vec![0; 64 * 1024]);
-    loop {
-        match from.read(&mut piece)? {
-            0 => return Ok((hasher.finish(), size)),
-            count => {
-                hasher.update(&piece[..count]);
-                size += count as u64;
-            }
-        }
     }
 }
 

@@ -191,7 +191,7 @@ pub(crate) fn store_tar(store: &BlobStore, mut from: impl Read) -> Result<Layer,
 /// Stores a layer that is there as a gzip stream, as it is.
 pub(crate) fn store_gzip(store: &BlobStore, from: impl Read) -> Result<Layer, LayerError> {
     let mut plain = MultiGzDecoder::new(Both { from, to: store.writer()? });
-    let diff_id = hashed(&mut plain)?;
+    let (diff_id, _) = hashed(&mut plain).map_err(LayerError::Stream)?;
     let (digest, size) = plain.into_inner().to.finish()?;
     Ok(Layer { descriptor: Descriptor::new(descriptor::LAYER_GZIP, digest, size), diff_id })
 }
@@ -200,7 +200,7 @@ pub(crate) fn store_gzip(store: &BlobStore, from: impl Read) -> Result<Layer, La
 pub(crate) fn store_zstd(store: &BlobStore, from: impl Read) -> Result<Layer, LayerError> {
     let from = BufReader::with_capacity(PIECE, Both { from, to: store.writer()? });
     let mut plain = unzstd(from).map_err(LayerError::Stream)?;
-    let diff_id = hashed(&mut plain)?;
+    let (diff_id, _) = hashed(&mut plain).map_err(LayerError::Stream)?;
     let (digest, size) = plain.finish().into_inner().to.finish()?;
     Ok(Layer { descriptor: Descriptor::new(descriptor::LAYER_ZSTD, digest, size), diff_id })
 }
@@ -212,12 +212,16 @@ pub(crate) fn unzstd<R: BufRead>(from: R) -> io::Result<zstd::Decoder<'static, R
     Ok(plain)
 }
 
-fn hashed(plain: &mut impl Read) -> Result<Digest, LayerError> {
-    let (mut hasher, mut buffer) = (Hasher::new(), vec![0; PIECE]);
+/// The digest of all that is read, and how many bytes that is.
+pub(crate) fn hashed(from: &mut impl Read) -> io::Result<(Digest, u64)> {
+    let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0, vec![0; PIECE]);
     loop {
-        match plain.read(&mut buffer).map_err(LayerError::Stream)? {
-            0 => return Ok(hasher.finish()),
-            count => hasher.update(&buffer[..count]),
+        match from.read(&mut buffer)? {
+            0 => return Ok((hasher.finish(), size)),
+            count => {
+                hasher.update(&buffer[..count]);
+                size += count as u64;
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{BlobError, ManifestError};
 use plimsoll_core::{Classify, ErrorClass};
-use plimsoll_http::{HttpError, Response, StatusCode, asked_wait, read_limited};
+use plimsoll_http::{HttpError, Response, StatusCode, Verdict, asked_wait, read_limited};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -124,6 +124,14 @@ impl ClientError {
             Self::Forgotten { .. } => true,
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             _ => false,
+        }
+    }
+
+    /// Whether a transfer is tried again: one that broke is, wrong data is not.
+    pub(super) fn judge<T>(outcome: &Result<T, Self>) -> Verdict {
+        match outcome {
+            Err(error) if error.is_transient() => Verdict::Transient(None),
+            _ => Verdict::Final,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{ClientError, RegistryClient, Session, transfer_time};
 use crate::{BlobError, BlobStore, Descriptor, MAX_MANIFEST};
 use bytes::Bytes;
 use plimsoll_core::{Digest, ImageRef, Platform};
-use plimsoll_http::{Client, Method, Repeat, StatusCode, Verdict, retry};
+use plimsoll_http::{Client, Method, Repeat, StatusCode, retry};
 use serde::{Deserialize, Serialize};
 use std::{io::Write, sync::atomic::Ordering};
 
@@ -81,11 +81,7 @@ impl Session<'_> {
         }
         // A damaged one would be taken for the one that comes.
         store.remove(&blob.digest)?;
-        let judge = |outcome: &Result<(), ClientError>| match outcome {
-            Err(error) if error.is_transient() => Verdict::Transient(None),
-            _ => Verdict::Final,
-        };
-        retry(&self.client.options.policy, judge, || self.fetch_once(store, blob)).await
+        retry(&self.client.options.policy, ClientError::judge, || self.fetch_once(store, blob)).await
     }
 
     async fn fetch_once(&self, store: &BlobStore, blob: &Descriptor) -> Result<(), ClientError> {

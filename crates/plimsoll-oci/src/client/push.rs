@@ -4,7 +4,7 @@ use super::{ClientError, RegistryClient, Session, transfer_time};
 use crate::{BlobStore, Descriptor, MAX_MANIFEST, ManifestView};
 use futures_util::{StreamExt, TryStreamExt};
 use plimsoll_core::{Digest, ImageRef, RetryPolicy};
-use plimsoll_http::{Client, HttpError, Method, Repeat, Response, StatusCode, Url, Verdict, file_body, header, retry};
+use plimsoll_http::{Client, HttpError, Method, Repeat, Response, StatusCode, Url, file_body, header, retry};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -149,11 +149,7 @@ impl Session<'_> {
     /// Sends a blob unless it is there, or can be taken over from another repository.
     pub(super) async fn push_blob(&self, store: &BlobStore, blob: &Descriptor) -> Result<Arrived, ClientError> {
         let attempts = AtomicU32::new(0);
-        let judge = |outcome: &Result<Arrived, ClientError>| match outcome {
-            Err(error) if error.is_transient() => Verdict::Transient(None),
-            _ => Verdict::Final,
-        };
-        let arrived = retry(&self.client.options.policy, judge, || {
+        let arrived = retry(&self.client.options.policy, ClientError::judge, || {
             let attempt = attempts.fetch_add(1, Ordering::Relaxed);
             async move {
                 // Also after a failure: the registry may have got all of it, and only its answer was lost.

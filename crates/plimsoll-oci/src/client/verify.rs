@@ -3,7 +3,7 @@
 use super::{ClientError, RegistryClient, Session, transfer_time};
 use crate::{Descriptor, PlatformSpec};
 use plimsoll_core::{Digest, Hasher, ImageRef};
-use plimsoll_http::{Client, Method, Repeat, StatusCode, Verdict, retry};
+use plimsoll_http::{Client, Method, Repeat, StatusCode, retry};
 use std::collections::BTreeSet;
 
 /// The largest artifact that is read into memory: bills of materials of thousands of packages fit.
@@ -72,11 +72,7 @@ impl Session<'_> {
         if keep.is_some_and(|limit| blob.size > limit) {
             return Err(self.data("has an artifact that is too large to be read"));
         }
-        let judge = |outcome: &Result<Vec<u8>, ClientError>| match outcome {
-            Err(error) if error.is_transient() => Verdict::Transient(None),
-            _ => Verdict::Final,
-        };
-        retry(&self.client.options.policy, judge, || self.read_once(blob, keep.is_some())).await
+        retry(&self.client.options.policy, ClientError::judge, || self.read_once(blob, keep.is_some())).await
     }
 
     async fn read_once(&self, blob: &Descriptor, keep: bool) -> Result<Vec<u8>, ClientError> {
