@@ -88,6 +88,7 @@ pub struct Cx {
     cancel: Cancel,
     log: Arc<Mutex<Log>>,
     discovered: Arc<Mutex<Vec<Component>>>,
+    skipped: Arc<Mutex<Option<String>>>,
 }
 
 #[derive(Default)]
@@ -98,7 +99,7 @@ struct Log {
 
 impl Cx {
     pub(crate) fn new(shared: Arc<Shared>, step: Arc<str>, cancel: Cancel) -> Self {
-        Self { shared, step, cancel, log: Arc::default(), discovered: Arc::default() }
+        Self { shared, step, cancel, log: Arc::default(), discovered: Arc::default(), skipped: Arc::default() }
     }
 
     pub(crate) fn with_cancel(&self, cancel: Cancel) -> Self {
@@ -107,6 +108,10 @@ impl Cx {
 
     pub(crate) fn take_discovered(&self) -> Vec<Component> {
         std::mem::take(&mut *lock(&self.discovered))
+    }
+
+    pub(crate) fn take_skipped(&self) -> Option<String> {
+        lock(&self.skipped).take()
     }
 
     pub(crate) fn observer(&self) -> &Arc<dyn Observer> {
@@ -227,6 +232,14 @@ impl Cx {
         let note = self.shared.redact(note.into());
         self.log_clean(&note);
         self.shared.observer.event(&Event::StepNoted { step: self.step.clone(), note });
+    }
+
+    /// Says that a pure step leaves its work out, and why: a tool that is not installed, a service that cannot be reached. What
+    /// the step returns is its output all the same; it is shown as skipped, is not cached, and a resume tries it again.
+    pub fn skip(&self, reason: impl Into<String>) {
+        let reason = self.shared.redact(reason.into());
+        self.log_clean(&format!("skipped: {reason}"));
+        *lock(&self.skipped) = Some(reason);
     }
 
     /// Runs a command to its end, its lines going to the step's log. Any exit status is an answer; see [`Exit::check`].

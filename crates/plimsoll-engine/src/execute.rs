@@ -276,6 +276,12 @@ impl<'a> Execution<'a> {
         match landed {
             Ok(Landed::Done(finished)) => {
                 let effect = node.kind != Kind::Pure;
+                if let Some(reason) = cx.take_skipped().filter(|_| !effect) {
+                    let record = Record::Skipped { step: node.name.to_string(), reason: reason.clone() };
+                    self.append(&record, false)?;
+                    self.finish(index, Ending::Skipped { reason }, finished, millis, false);
+                    return Ok(());
+                }
                 self.record_outcome(index, Landing::Done, inputs, &finished, millis, effect)?;
                 self.remember(index, print, reads.as_ref(), &finished, millis, &cx);
                 self.finish(index, Ending::Done, finished, millis, node.kind == Kind::Effect);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Close, Deed, Notice, Place, Question, Work, error_of, nothing, words, work, works};
-use plimsoll_core::{ErrorClass, RunOutcome};
+use plimsoll_core::{Ending, ErrorClass, RunOutcome};
 use plimsoll_engine::{Cache, Crash, Faults, Journal, Landing, Pipeline, Record, RunError, answer, pipeline};
 use std::{fs, sync::Arc};
 
@@ -53,6 +53,26 @@ async fn a_failed_step_is_tried_again_and_never_skipped() {
     place.fake.mend("act push");
     assert_eq!(place.resume(&gated()).await.unwrap().outcome, RunOutcome::Parked);
     assert_eq!(place.fake.called("act push"), 3);
+}
+
+#[tokio::test]
+async fn work_that_was_left_out_is_shown_with_its_reason_is_kept_nowhere_and_is_tried_again() {
+    let mut place = Place::new();
+    place.fake.on("work build", |cx, _| async move {
+        cx.skip("no compiler");
+        Ok("nothing".to_owned())
+    });
+    let report = place.start(&gated()).await.unwrap();
+    assert_eq!((words(&report)["work[build]"], words(&report)["deed[push]"]), ("skipped", "done"));
+    let ending = &report.steps.iter().find(|step| &*step.name == "work[build]").unwrap().ending;
+    assert_eq!(*ending, Ending::Skipped { reason: "no compiler".to_owned() });
+    // What depends on it got its output, and is not done again as long as that is the same.
+    let report = place.resume(&gated()).await.unwrap();
+    assert_eq!((words(&report)["work[build]"], words(&report)["deed[push]"]), ("skipped", "replayed"));
+    assert_eq!(words(&place.start_another(&gated(), 2).await)["work[build]"], "skipped");
+    place.fake.mend("work build");
+    assert_eq!(words(&place.start_another(&gated(), 3).await)["work[build]"], "done");
+    assert_eq!(words(&place.start_another(&gated(), 4).await)["work[build]"], "cached");
 }
 
 #[tokio::test]
