@@ -26,6 +26,6 @@ pub use bom::{Bom, Component, Linked};
 pub use bundle::{BUNDLE, Bundle, CONTENT, PREDICATE, Untrusted};
 pub use dsse::Envelope;
 pub use key::{KeyError, PublicKey, SigningKey};
-pub use policy::{Expected, Finding, Rule, Said, judge};
+pub use policy::{Expected, Finding, Rule, Said, judge, libraries, linked_in};
 pub use provenance::{Build, Builder, Material, Provenance, Told};
 pub use statement::{CYCLONEDX, PROVENANCE, SIGNATURE, Statement, Subject};

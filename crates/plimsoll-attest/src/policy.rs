@@ -3,7 +3,8 @@
 use crate::{Bundle, CYCLONEDX, PROVENANCE, PublicKey, SIGNATURE, Statement, Told, Untrusted};
 use plimsoll_core::Digest;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use serde_json::Value;
+use std::{collections::BTreeSet, fmt};
 
 /// A rule of the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub enum Rule {
     Provenance,
     /// There is a trusted bill of materials.
     Bom,
+    /// Nothing that is linked in is known to be vulnerable above the limit. Who knows that judges it: see [`linked_in`].
+    Advisories,
 }
 
 impl fmt::Display for Rule {
@@ -29,6 +32,7 @@ impl fmt::Display for Rule {
             Self::Signature => "signature",
             Self::Provenance => "provenance",
             Self::Bom => "bom",
+            Self::Advisories => "advisories",
         })
     }
 }
@@ -77,6 +81,28 @@ pub fn judge(said: Said<'_>, keys: &[PublicKey], expected: &Expected) -> Vec<Fin
         reason.map(|reason| Finding { rule, subject: said.subject.clone(), reason })
     });
     broken.collect()
+}
+
+/// Name and version of every library of crates.io that a trusted bill of materials lists, and of the standard library as `std`.
+pub fn linked_in(said: Said<'_>, keys: &[PublicKey]) -> BTreeSet<(String, String)> {
+    let opened = said.bundles.iter().filter_map(|bytes| Bundle::open(bytes, keys).ok());
+    let bills = opened.filter(|one| is_of(&one.predicate_type, CYCLONEDX) && one.is_about(said.subject));
+    bills.flat_map(|bill| libraries(&bill.predicate)).collect()
+}
+
+/// Name and version of every library of crates.io in a bill of materials, and of the standard library as `std`.
+pub fn libraries(bill: &Value) -> BTreeSet<(String, String)> {
+    let components = bill["components"].as_array().into_iter().flatten();
+    let named = components.filter_map(|component| {
+        let (name, version) = (component["name"].as_str()?, component["version"].as_str()?);
+        // Of another source than crates.io a package URL says which, after a question mark.
+        let is_known = match component["purl"].as_str() {
+            Some(purl) => purl.starts_with("pkg:cargo/") && !purl.contains('?'),
+            None => name == "std",
+        };
+        is_known.then(|| (name.to_owned(), version.to_owned()))
+    });
+    named.collect()
 }
 
 /// The longest reason, in characters: two addresses and two commits fit.
@@ -128,7 +154,7 @@ fn wrong(rule: Rule, about: &[&Statement], expected: &Expected) -> Option<String
             let lists = |one: &&Statement| one.predicate["components"].as_array().is_some_and(|all| !all.is_empty());
             (!about.iter().any(lists)).then(|| "the bill of materials lists nothing".to_owned())
         }
-        Rule::Signature | Rule::Content | Rule::Tag => None,
+        Rule::Signature | Rule::Content | Rule::Tag | Rule::Advisories => None,
     }
 }
 
@@ -136,7 +162,7 @@ fn wrong(rule: Rule, about: &[&Statement], expected: &Expected) -> Option<String
 mod tests {
     use super::*;
     use crate::{Build, Builder, Provenance, SigningKey};
-    use serde_json::{Value, json};
+    use serde_json::json;
     use std::collections::BTreeMap;
 
     const REPOSITORY: &str = "https://h.example/shop";
@@ -231,6 +257,30 @@ mod tests {
         let mut bundles = all(&key(7));
         bundles[1] = said(&key(7), &image(), PROVENANCE, json!({}));
         check(&bundles, &[(Rule::Provenance, "names no commit")]);
+    }
+
+    #[test]
+    fn what_is_linked_in_is_told_by_trusted_bills_of_this_image_alone() {
+        let bill = |components: Value| json!({ "bomFormat": "CycloneDX", "components": components });
+        let library = |name: &str, purl: Option<&str>| json!({ "name": name, "version": "1.0.0", "purl": purl });
+        let bundles = [
+            said(
+                &key(7),
+                &image(),
+                CYCLONEDX,
+                bill(json!([
+                    library("a", Some("pkg:cargo/a@1.0.0")),
+                    library("b", Some("pkg:cargo/b@1.0.0?vcs_url=git%2Bhttps%3A%2F%2Fh.example%2Fb")),
+                    library("shop", None),
+                    library("std", None),
+                ])),
+            ),
+            said(&key(8), &image(), CYCLONEDX, bill(json!([library("c", Some("pkg:cargo/c@1.0.0"))]))),
+            said(&key(7), &Digest::of(b"other"), CYCLONEDX, bill(json!([library("d", Some("pkg:cargo/d@1.0.0"))]))),
+        ];
+        let found = linked_in(Said { subject: &image(), bundles: &bundles }, &[key(7).public().clone()]);
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a", "std"]);
     }
 
     #[test]

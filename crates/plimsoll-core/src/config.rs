@@ -13,6 +13,7 @@
 //! assert!(error.ends_with("hint: did you mean `replicas`?"));
 //! ```
 
+mod advisories;
 mod canary;
 mod capacity;
 mod check;
@@ -35,6 +36,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use advisories::{Advisories, AdvisoryLimit, IgnoredAdvisory};
 pub use canary::{CanarySettings, PrometheusSettings};
 pub use capacity::{Access, Autoscale, Resources, Storage};
 pub use delivery::{
@@ -95,6 +97,9 @@ pub struct Config {
     /// Signatures.
     #[serde(default)]
     pub signing: Signing,
+    /// What is known to be wrong with crates.
+    #[serde(default)]
+    pub advisories: Advisories,
     /// Notices.
     #[serde(default)]
     pub notify: Notify,

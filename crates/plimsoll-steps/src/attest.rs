@@ -1,21 +1,25 @@
 //! `attest`: what every image of the release is made of, how it was built, and a signature, as signed statements beside it in
 //! the registry, for each platform and for the index.
 //!
-//! The statements are Sigstore bundles, which `cosign` reads; the bill of materials and the checksums of what is in an
-//! image lie there as plain documents, too. What is there already, by the same key and of the same sources, is not said again.
+//! The statements are Sigstore bundles, which `cosign` reads; the bill of materials, the checksums of what is in an image, and
+//! what was known to be wrong with it on that day lie there as plain documents, too. What is there already, by the same key and of the same sources, is not said again.
 
 mod saying;
 
 pub(crate) use saying::KEY;
 
 use crate::{
+    advisory_database::{AdvisorySource, Known},
     environment::{Attested, Pushed, PushedImage, Signer},
     inputs::Inputs,
     trust::{Trust, repository},
 };
 use futures_util::future::try_join_all;
 use plimsoll_attest::{Builder, PREDICATE, PROVENANCE, SigningKey};
-use plimsoll_core::{Digest, RetryPolicy, ServiceName, config::Base};
+use plimsoll_core::{
+    Digest, RetryPolicy, ServiceName,
+    config::{Advisories, Base},
+};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
 use plimsoll_oci::{Artifact, BlobStore, Referrer, RegistryClient, write_artifact};
 use saying::{LinkedIn, Saying, Subject};
@@ -30,6 +34,7 @@ const MAX_ALIKE: usize = 8;
 pub struct Attest {
     project: String,
     repository: String,
+    advisories: Advisories,
     /// What somebody chose for each service.
     parameters: BTreeMap<ServiceName, BTreeMap<String, String>>,
 }
@@ -55,7 +60,8 @@ impl Attest {
             (name.clone(), chosen)
         });
         let parameters = chosen.collect();
-        Self { project: config.project.name.to_string(), repository: repository(inputs), parameters }
+        let advisories = config.advisories.clone();
+        Self { project: config.project.name.to_string(), repository: repository(inputs), advisories, parameters }
     }
 }
 
@@ -100,13 +106,19 @@ impl Effect for Attest {
     async fn act(&self, cx: &Cx, pushed: Pushed) -> Result<Attested, StepError> {
         let (client, trust) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?);
         let (store, key) = (cx.resource::<BlobStore>()?, trust.signer()?);
+        let known = self.known(cx).await?;
         for (name, image) in pushed.images() {
             cx.waiting(format!("the registry to take what is said of {name}"));
             let saying = self.saying(image, trust.builder(), &key, &store);
             let linked = saying.linked()?;
             for subject in saying.subjects() {
                 let listed = listed(&client, image, subject).await?;
-                let missing = missing(&client, &saying, subject, &listed, &linked).await?;
+                let mut missing = missing(&client, &saying, subject, &listed, &linked).await?;
+                if !missing.is_empty() {
+                    // What is known of it today is said along with what always holds, and not said again tomorrow.
+                    let scan = known.as_ref().and_then(|known| saying.scan(subject, &linked, known));
+                    missing.extend(scan.transpose()?);
+                }
                 for artifact in &missing {
                     let written = write_artifact(&store, artifact).map_err(|e| StepError::of(&e))?;
                     let attached = client.attach(&store, &written.digest, &image.image).await;
@@ -121,6 +133,19 @@ impl Effect for Attest {
 }
 
 impl Attest {
+    /// What is known of crates, if anything is; without it no scan is said.
+    async fn known(&self, cx: &Cx) -> Result<Option<Known>, StepError> {
+        let source = AdvisorySource::new(cx.root(), &self.advisories);
+        match source.known(cx.environment(), cx.cancel(), cx.now()).await {
+            Ok(known) => Ok(Some(known)),
+            Err(error) if self.advisories.required || cx.cancel().is_cancelled() => Err(error),
+            Err(error) => {
+                cx.note(format!("the images get no scan for vulnerabilities: {error}"));
+                Ok(None)
+            }
+        }
+    }
+
     fn saying<'a>(
         &'a self,
         image: &'a PushedImage,

@@ -24,6 +24,9 @@ pub struct Source {
     /// Where the remote `origin` lies, as a web address, if that is on another machine.
     #[serde(default)]
     pub repository: Option<String>,
+    /// The tag of the newest released version behind it, if there is one.
+    #[serde(default)]
+    pub tag: Option<String>,
 }
 
 impl Source {
@@ -122,8 +125,8 @@ impl Source {
         let version = next_version(tag.as_ref(), initial, commits, &commit, status.dirty).to_string();
         // A repository without a remote is one of this machine alone.
         let repository = remote.ok().and_then(|remote| web_address(remote.trim()));
-        let committed_at = number("log", &time)?;
-        Ok(Self { version, committed_at, commit, branch: status.branch, dirty: status.dirty, repository })
+        let (committed_at, tag) = (number("log", &time)?, tag.map(|version| format!("v{version}")));
+        Ok(Self { version, committed_at, commit, branch: status.branch, dirty: status.dirty, repository, tag })
     }
 }
 

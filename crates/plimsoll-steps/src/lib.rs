@@ -7,14 +7,21 @@
 //!
 //! Adding a step is one file here and one `mod` line.
 
+mod advisories;
+mod advisory_database;
 mod cargo;
 mod clippy;
+mod deny;
 mod docs;
 mod fmt;
 mod git;
 mod inputs;
+mod licences;
+mod scan;
+mod semver_checks;
 mod test;
 mod tidy;
+mod unused;
 mod version;
 mod workspace;
 
@@ -64,14 +71,21 @@ mod toolchain;
 #[cfg(feature = "delivery")]
 mod trust;
 
+pub use advisories::Advisories;
+pub use advisory_database::{AdvisorySource, Known};
 pub use clippy::Clippy;
+pub use deny::Deny;
 pub use docs::Docs;
 pub use fmt::Fmt;
 pub use git::{GitError, Source, last_change};
 pub use inputs::{Inputs, Options, RenderedObjects};
+pub use licences::Licences;
+pub use scan::Scanned;
+pub use semver_checks::SemverChecks;
 pub use test::{Test, TestReport};
 pub use tidy::{Directions, Tidy};
 pub use toolchain::{Machine, MissingToolchain, Toolchain, Way};
+pub use unused::Unused;
 pub use version::{next_version, version_of};
 pub use workspace::{Package, Workspace};
 

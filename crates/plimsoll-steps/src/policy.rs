@@ -4,6 +4,7 @@
 //! [`plimsoll_attest::judge`].
 
 use crate::{
+    advisory_database::{AdvisorySource, Known},
     attest::KEY,
     environment::{Pushed, PushedImage, Signer},
     inputs::Inputs,
@@ -11,12 +12,13 @@ use crate::{
     trust::{Trust, repository},
 };
 use futures_util::future::try_join_all;
-use plimsoll_attest::{BUNDLE, Bundle, Expected, Finding, PROVENANCE, PublicKey, Rule, Said, Told, judge};
-use plimsoll_core::{Digest, ImageRef, ServiceName};
+use plimsoll_attest::{BUNDLE, Bundle, Expected, Finding, PROVENANCE, PublicKey, Rule, Said, Told, judge, linked_in};
+use plimsoll_core::{Digest, ImageRef, ServiceName, config::Advisories};
 use plimsoll_engine::{Cx, StepError};
 use plimsoll_oci::{ClientError, RegistryClient};
+use plimsoll_scan::Level;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Statements that are read of one image; an honest one has a handful.
 const MAX_STATEMENTS: usize = 200;
@@ -28,19 +30,23 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct Policy {
     repository: String,
     tag: String,
+    advisories: Advisories,
 }
 
 impl Policy {
     /// For the release that is made of `inputs`.
     pub(crate) fn of(inputs: &Inputs) -> Self {
-        Self { repository: repository(inputs), tag: tag_of(&inputs.source.version) }
+        let advisories = inputs.config().advisories.clone();
+        Self { repository: repository(inputs), tag: tag_of(&inputs.source.version), advisories }
     }
 
     /// Refuses a release that breaks a rule, by its name.
     pub(crate) async fn admit(&self, cx: &Cx, pushed: &Pushed, signer: &Signer) -> Result<(), StepError> {
         let (client, keys) = (cx.resource::<RegistryClient>()?, cx.resource::<Trust>()?.keys_of(signer)?);
+        let known = self.known(cx).await?;
         cx.waiting("the registry to show what it has and says of the release");
-        let looked = try_join_all(pushed.images().values().map(|image| self.look(&client, &keys, image))).await?;
+        let look = |image| self.look(&client, &keys, image, known.as_ref());
+        let looked = try_join_all(pushed.images().values().map(look)).await?;
         // Platforms and the index mostly break a rule together.
         let mut broken: BTreeMap<(&ServiceName, Rule, String), Vec<Digest>> = BTreeMap::new();
         for (image, findings) in pushed.images().values().zip(looked) {
@@ -61,16 +67,34 @@ impl Policy {
         Err(error.with_detail(broken.iter().map(line)).with_hint(hint))
     }
 
+    /// What is known of crates. Nothing, where there is no database and none is asked for; that is said.
+    async fn known(&self, cx: &Cx) -> Result<Option<Known>, StepError> {
+        let source = AdvisorySource::new(cx.root(), &self.advisories);
+        match source.known(cx.environment(), cx.cancel(), cx.now()).await {
+            Ok(known) => {
+                known.doubts.iter().for_each(|doubt| cx.note(doubt));
+                cx.log(&format!("held against {}", known.name));
+                Ok(Some(known))
+            }
+            Err(error) if !self.advisories.required && !cx.cancel().is_cancelled() => {
+                cx.note(format!("the rule `{}` is not looked at: {error}", Rule::Advisories));
+                Ok(None)
+            }
+            Err(error) => Err(error.during(format!("the policy cannot look at its rule `{}`", Rule::Advisories))),
+        }
+    }
+
     async fn look(
         &self,
         client: &RegistryClient,
         keys: &[PublicKey],
         image: &PushedImage,
+        known: Option<&Known>,
     ) -> Result<Vec<Finding>, StepError> {
         let built = &image.built;
         let expected = Expected { repository: self.repository.clone(), revision: Some(built.revision.clone()) };
         let mut found = tag(client, &image.image, &built.digest, &self.tag).await?;
-        found.extend(examine(client, keys, &image.image, &expected).await?.findings);
+        found.extend(examine(client, keys, &image.image, &expected, known).await?.findings);
         Ok(found)
     }
 }
@@ -86,12 +110,13 @@ pub struct Examined {
     pub bytes: u64,
 }
 
-/// Reads an image with all that is said of it, and judges it.
+/// Reads an image with all that is said of it, and judges it; what is linked in only where something is `known` of crates.
 pub async fn examine(
     client: &RegistryClient,
     keys: &[PublicKey],
     image: &ImageRef,
     expected: &Expected,
+    known: Option<&Known>,
 ) -> Result<Examined, StepError> {
     let verified = match client.verify(image).await {
         Ok(verified) => verified,
@@ -106,9 +131,21 @@ pub async fn examine(
     let mut findings = Vec::new();
     for subject in &subjects {
         let bundles = bundles(client, keys, image, subject).await?;
-        findings.extend(judge(Said { subject, bundles: &bundles }, keys, expected));
+        let said = Said { subject, bundles: &bundles };
+        findings.extend(judge(said, keys, expected));
+        findings.extend(known.into_iter().flat_map(|known| vulnerable(known, subject, &linked_in(said, keys))));
     }
     Ok(Examined { subjects, findings, bytes: verified.bytes })
+}
+
+/// What is linked in and does not pass, by what is known of it.
+fn vulnerable(known: &Known, subject: &Digest, linked: &BTreeSet<(String, String)>) -> Vec<Finding> {
+    let refused = known.findings(linked).into_iter().filter(|finding| finding.level == Level::Error);
+    let finding = |finding: plimsoll_scan::Finding| {
+        let reason = format!("{}: {}", finding.rule, finding.message);
+        Finding { rule: Rule::Advisories, subject: subject.clone(), reason }
+    };
+    refused.map(finding).collect()
 }
 
 /// The bundles that are listed beside an image or index.

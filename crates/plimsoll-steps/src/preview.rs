@@ -59,6 +59,7 @@ mod tests {
             commit: "abc".to_owned(),
             committed_at: 0,
             repository: None,
+            tag: None,
             branch: None,
             dirty: false,
         };

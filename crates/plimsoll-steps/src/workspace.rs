@@ -117,11 +117,9 @@ impl Workspace {
     }
 
     fn manifests_key(&self) -> Result<String, StepError> {
-        let is_manifest = |p: &&PathBuf| p.file_name().is_some_and(|n| n == "Cargo.toml" || n == "Cargo.lock");
         // Targets are found by the files that are there, so their names count as well as the manifests.
         let is_target = |p: &&PathBuf| p.extension().is_some_and(|e| e == "rs");
-        let mut reads = Reads::nothing();
-        self.add_files(&mut reads, self.files.iter().filter(is_manifest))?;
+        let mut reads = self.manifest_reads()?;
         let names = self.files.iter().filter(is_target).map(|p| p.as_os_str().as_encoded_bytes());
         reads.add_hashed("targets", Fingerprint::of_parts(names));
         let parts = reads.components().iter().map(|c| c.hash.as_bytes().as_slice());
@@ -244,6 +242,13 @@ impl Workspace {
         Ok(reads)
     }
 
+    /// All manifests and the lock file: what the workspace depends on.
+    pub fn manifest_reads(&self) -> Result<Reads, StepError> {
+        let mut reads = Reads::nothing();
+        self.add_files(&mut reads, self.files.iter().filter(|file| is_manifest(file)))?;
+        Ok(reads)
+    }
+
     fn shared_reads(&self) -> Result<Reads, StepError> {
         const SHARED: [&str; 7] = [
             "Cargo.toml",
@@ -287,6 +292,10 @@ impl Workspace {
         self.hashes.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), (stat, hash));
         Ok(hash)
     }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "Cargo.toml" || name == "Cargo.lock")
 }
 
 /// What decides which compiler `rustc` is: rustup's choice and the compiler's own file.

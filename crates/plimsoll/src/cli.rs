@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Ci,
     /// Run the checks that build nothing that is run: format, lints, documentation
     Lint,
+    /// Look for what is known to be wrong with dependencies: advisories, licences, duplicates, unused ones
+    Scan,
     /// Run the tests
     Test {
         /// Only the tests of these packages
@@ -404,6 +406,7 @@ impl Command {
         Some(match self {
             Self::Ci => of("ci", &[]),
             Self::Lint => of("ci", &["fmt", "clippy", "docs"]),
+            Self::Scan => of("ci", &["advisories", "deny", "licences", "semver-checks", "unused"]),
             Self::Test { packages } if packages.is_empty() => of("ci", &["test"]),
             Self::Test { packages } => {
                 Wanted { only: packages.iter().map(|p| format!("test[{p}]")).collect(), ..of("ci", &[]) }

@@ -4,7 +4,7 @@ use plimsoll::prelude::*;
 
 /// The members of the workspace, and for each the members it may be built from. A step is made per member, and a graph is
 /// built from its inputs alone, so they are named here; the step `tidy` and a test hold the list to what is there.
-const MEMBERS: [(&str, &[&str]); 14] = [
+const MEMBERS: [(&str, &[&str]); 15] = [
     ("kairos", &[]),
     (
         "plimsoll",
@@ -34,8 +34,9 @@ const MEMBERS: [(&str, &[&str]); 14] = [
     ("plimsoll-local", &["-core", "-deploy", "-http", "-oci", "-process"]),
     ("plimsoll-oci", &["-core", "-http"]),
     ("plimsoll-process", &[]),
+    ("plimsoll-scan", &["-core"]),
     // One step has an engine build an image.
-    ("plimsoll-steps", &["-attest", "-core", "-deploy", "-docker", "-engine", "-http", "-local", "-oci", "-process"]),
+    ("plimsoll-steps", &["-attest", "-core", "-deploy", "-docker", "-engine", "-http", "-oci", "-process", "-scan"]),
     ("xtask", &[""]),
 ];
 
@@ -52,7 +53,7 @@ const SCENES: [(&str, &[&str]); 6] = [
 
 /// The graph of the checks.
 #[expect(clippy::unnecessary_wraps, reason = "the shape all pipelines have")]
-pub(crate) fn ci(g: &mut Graph<'_>, _: &Inputs) -> Result<(), StepError> {
+pub(crate) fn ci(g: &mut Graph<'_>, inputs: &Inputs) -> Result<(), StepError> {
     g.pure("", Fmt, ());
     g.pure("", Tidy { directions: directions() }, ());
     g.pure("", Clippy { packages: Vec::new() }, ());
@@ -61,6 +62,10 @@ pub(crate) fn ci(g: &mut Graph<'_>, _: &Inputs) -> Result<(), StepError> {
         g.pure(package, Test::of(package).without(scenes), ());
     }
     g.pure("", Docs { packages: Vec::new() }, ());
+    g.pure("", Advisories::new(inputs), ());
+    g.pure("", Deny::new(), ());
+    g.pure("", Unused::new(), ());
+    g.pure("", Licences::of(["kairos"]), ());
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Verbs that check this repository, not the shop; CI runs them here. They are asked for their help.
-const CHECKS: [&str; 5] = ["ci", "lint", "test", "tidy", "doctor"];
+const CHECKS: [&str; 6] = ["ci", "lint", "scan", "test", "tidy", "doctor"];
 
 /// The pages, from the root of the repository.
 fn pages() -> Vec<PathBuf> {

@@ -83,6 +83,17 @@ pub(crate) fn warm() -> &'static Path {
     })
 }
 
+/// What is known of crates: an advisory about the versions of one below `mended`.
+pub(crate) fn advise(root: &Path, id: &str, collection: &str, package: &str, mended: &str) {
+    let directory = root.join("advisories").join(collection).join(package);
+    fs::create_dir_all(&directory).unwrap();
+    let text = format!(
+        "```toml\n[advisory]\nid = \"{id}\"\npackage = \"{package}\"\ndate = \"2026-01-01\"\n[versions]\n\
+         patched = [\">= {mended}\"]\n```\n\n# Reads on\n\nIt does.\n"
+    );
+    fs::write(directory.join(format!("{id}.md")), text).unwrap();
+}
+
 fn write_shop(root: &Path) {
     let architecture = if env::consts::ARCH == "aarch64" { "linux/arm64" } else { "linux/amd64" };
     let config = CONFIG.replace("linux/amd64", architecture);
@@ -100,5 +111,6 @@ fn write_shop(root: &Path) {
     let locked = |name: &str| format!("\n[[package]]\nname = \"{name}\"\nversion = \"0.3.0\"\n");
     fs::write(root.join("Cargo.lock"), format!("version = 4\n{}{}", locked("web"), locked("worker"))).unwrap();
     fs::write(root.join("plimsoll.toml"), config).unwrap();
+    advise(root, "RUSTSEC-2026-0001", "crates", "unrelated", "1.0.0");
     fs::write(root.join(".gitignore"), "/target\n/.plimsoll\n").unwrap();
 }

@@ -2,7 +2,7 @@
 //! of `CycloneDX` for bills of materials. And `verify`, which says by itself what does not hold.
 
 use crate::{
-    fixture::tool,
+    fixture::{advise, tool},
     place::{Place, Ran},
     plain::registry_port,
     world::get,
@@ -127,6 +127,37 @@ fn document(host: &str, subject: &str, kind: &str) -> String {
     let manifest = first(ask(format!("referrers/{subject}?artifactType={kind}")), "manifests");
     let layer = first(ask(format!("manifests/{manifest}")), "layers");
     ask(format!("blobs/{layer}"))
+}
+
+#[test]
+fn what_became_known_to_be_vulnerable_is_not_released_until_it_is_looked_at() {
+    let (place, host, digest) = pushed();
+    for subject in subjects(&place, &digest) {
+        let scan: Value = serde_json::from_str(&document(&host, &subject, "application%2Fsarif%2Bjson")).unwrap();
+        assert_eq!(scan["runs"][0]["results"], Value::Array(Vec::new()), "{scan}");
+    }
+    let web = format!("web@{digest}");
+    place.run(&["verify", &web]).expect(0).says("advisories  holds: 1 advisories as of 2026-01-01");
+
+    // Every executable has the standard library in it.
+    advise(place.repository(), "RUSTSEC-2026-0002", "rust", "std", "99.0.0");
+    place.run(&["verify", &web]).expect(1).says("advisories  BROKEN").says("RUSTSEC-2026-0002: std");
+    place.release().expect(1).says("the policy refuses web, by its rule `advisories`").says("cargo xtask verify");
+    assert!(place.status().0["production"].live.is_none());
+    let known = "[advisories]\n";
+    let ignored = "ignore = [{ id = \"RUSTSEC-2026-0002\", reason = \"nobody calls it\" }]\n";
+    place.configure(known, &format!("{known}{ignored}"));
+    place.run(&["verify", &web]).expect(0);
+    place.release().expect(0);
+}
+
+#[test]
+fn a_release_that_asks_for_advisories_is_refused_without_them() {
+    let place = Place::new();
+    place.configure("database = \"advisories\"", "database = \"nowhere\"\nrequired = true");
+    place.release().expect(3).says("nowhere cannot be read");
+    place.configure("required = true", "required = false");
+    place.release().expect(0).says("the rule `advisories` is not looked at");
 }
 
 #[test]

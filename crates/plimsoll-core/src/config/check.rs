@@ -340,6 +340,7 @@ impl Check<'_> {
             }
         }
         self.signing();
+        self.advisories();
         if let Some(slack) = &config.notify.slack {
             self.source(&["notify", "slack", "webhook"], &slack.webhook);
         }
@@ -416,6 +417,26 @@ impl Check<'_> {
             self.key(path, format!("`{name}` is no name of a variable"), hint);
         } else if matches!(name, "HOST" | "PORT") || name.starts_with("PLIMSOLL_") {
             self.key(path, format!("`{name}` is set by Plimsoll"), "choose another name");
+        }
+    }
+
+    fn advisories(&mut self) {
+        let advisories = &self.config.advisories;
+        if advisories.database.trim().is_empty() {
+            self.value(&["advisories", "database"], "no database", "leave the key out for RustSec's own");
+        }
+        for (at, ignored) in advisories.ignore.iter().enumerate() {
+            let at = at.to_string();
+            if ignored.id.trim().is_empty() {
+                self.value(&["advisories", "ignore", &at, "id"], "no id", "as in `RUSTSEC-2024-0001`");
+            }
+            if ignored.reason.trim().is_empty() {
+                self.value(
+                    &["advisories", "ignore", &at, "reason"],
+                    "an advisory is ignored without a reason",
+                    "say why it does not count here",
+                );
+            }
         }
     }
 

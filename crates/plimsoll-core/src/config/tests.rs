@@ -125,6 +125,8 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
         ("[images]\nplatforms = [\"linux/amd64\", \"linux/amd64\"]", (6, 29), "named twice", "remove"),
         ("[signing]\npassword = { env = \"P\" }", (6, 1), "without a key", "name the `key`"),
         ("[signing]\nkey = { env = \"a b\" }", (6, 15), "no such name", "API_KEY"),
+        ("[advisories]\nlimit = \"severe\"", (6, 9), "severe", "`critical`"),
+        ("[[advisories.ignore]]\nid = \"RUSTSEC-2024-0001\"\nreason = \" \"", (7, 10), "without a reason", "say why"),
         ("bin = \"a b\"", (5, 7), "no name of a cargo package", ""),
     ] {
         check(rest, place, message, hint);

@@ -1,14 +1,15 @@
 //! What is said of one image: the same bytes each time, from what is known of it.
 
 use super::Attest;
-use crate::{Made, environment::PushedImage};
+use crate::{Made, advisory_database::Known, environment::PushedImage};
 use plimsoll_attest::{
     BUNDLE, Bom, Build, Builder, Bundle, CONTENT, CYCLONEDX, Linked, Material, PREDICATE, PROVENANCE, Provenance,
-    SIGNATURE, SigningKey, Statement, Told,
+    SIGNATURE, SigningKey, Statement, Told, libraries,
 };
 use plimsoll_core::{Digest, Fingerprint, Platform};
 use plimsoll_engine::{StepError, write_atomically};
 use plimsoll_oci::{Artifact, BlobStore, Descriptor, INDEX, MANIFEST, Said};
+use plimsoll_scan::{Tool, sarif};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs};
 
@@ -16,6 +17,8 @@ use std::{collections::BTreeMap, fs};
 const BOM: &str = "application/vnd.cyclonedx+json";
 /// The artifact type of checksums, in the form that `sha256sum --check` reads.
 const CHECKSUMS: &str = "application/vnd.plimsoll.checksums.v1+text";
+/// The artifact type of a scan.
+const SARIF: &str = "application/sarif+json";
 /// The annotation that says which key signed.
 pub(crate) const KEY: &str = "dev.plimsoll.key";
 /// The annotation that says of which sources something is said.
@@ -85,11 +88,38 @@ impl<'a> Saying<'a> {
         Ok(digests)
     }
 
-    /// All that is said of a subject.
-    pub(super) fn artifacts(&self, of: Subject<'_>, linked: &LinkedIn) -> Result<Vec<Artifact>, StepError> {
+    /// What is known on this day to be wrong with what is linked in, as SARIF; nothing where nobody knows what is.
+    pub(super) fn scan(
+        &self,
+        of: Subject<'_>,
+        linked: &LinkedIn,
+        known: &Known,
+    ) -> Option<Result<Artifact, StepError>> {
+        if linked.is_empty() {
+            return None;
+        }
+        let tool = Tool { name: "advisories".to_owned(), version: VERSION.to_owned() };
+        let report = sarif(&tool, &known.findings(&libraries(&self.bom(of, linked))));
+        let annotations = [
+            ("org.opencontainers.image.title", "advisories.sarif".to_owned()),
+            ("org.opencontainers.image.description", known.name.clone()),
+        ];
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value)).into();
+        let layers =
+            vec![Said { media_type: SARIF.to_owned(), bytes: report.into_bytes(), annotations: BTreeMap::new() }];
+        let subject = self.descriptor(of);
+        Some(subject.map(|subject| Artifact { kind: SARIF.to_owned(), subject, layers, annotations }))
+    }
+
+    fn descriptor(&self, of: Subject<'_>) -> Result<Descriptor, StepError> {
         let size = self.store.size(of.digest).map_err(|e| StepError::of(&e))?;
         let media_type = if of.platform.is_some() { MANIFEST } else { INDEX };
-        let subject = Descriptor::new(media_type, of.digest.clone(), size);
+        Ok(Descriptor::new(media_type, of.digest.clone(), size))
+    }
+
+    /// All that is said of a subject.
+    pub(super) fn artifacts(&self, of: Subject<'_>, linked: &LinkedIn) -> Result<Vec<Artifact>, StepError> {
+        let subject = self.descriptor(of)?;
         let mut artifacts = Vec::new();
         let mut said = |kind: &str, media_type: &str, bytes: Vec<u8>, annotations: BTreeMap<String, String>| {
             let layers = vec![Said { media_type: media_type.to_owned(), bytes, annotations: BTreeMap::new() }];

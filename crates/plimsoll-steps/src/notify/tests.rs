@@ -42,6 +42,7 @@ fn inputs(pipeline: &str, channels: &str, version: &str) -> Inputs {
         commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
         committed_at: 0,
         repository: None,
+        tag: None,
         branch: Some("main".to_owned()),
         dirty: false,
     };

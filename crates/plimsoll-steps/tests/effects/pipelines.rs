@@ -33,6 +33,9 @@ const CONFIG: &str = r#"
 [project]
 name = "kairos"
 
+[advisories]
+database = "advisories"
+
 [services.feed]
 package = "feed"
 [[services.feed.smoke]]
@@ -78,6 +81,7 @@ impl Wish<'_> {
             commit: format!("{:0>40}", self.version.replace('.', "")),
             committed_at: 0,
             repository: None,
+            tag: None,
             branch: Some("main".to_owned()),
             dirty: self.dirty,
         };

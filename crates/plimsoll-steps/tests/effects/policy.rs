@@ -73,7 +73,7 @@ impl Image {
         let build = Build { repository, revision, parameters, toolchains, materials: Vec::new() };
         let provenance = Provenance { build, builder: Builder::local(), version: "1".into() }.predicate();
         for (media_type, digest) in [(INDEX, self.index.clone()), (MANIFEST, self.manifest())] {
-            let bom = json!({ "bomFormat": "CycloneDX", "components": [{ "name": "serde" }] });
+            let bom = json!({ "bomFormat": "CycloneDX", "components": [{ "name": "serde", "version": "1.0.0", "purl": "pkg:cargo/serde@1.0.0" }] });
             for (kind, predicate) in [(SIGNATURE, json!({})), (PROVENANCE, provenance.clone()), (CYCLONEDX, bom)] {
                 let bytes = Bundle::sign(key, &Statement::of(&digest, kind, predicate)).to_bytes();
                 let layers = vec![Said { media_type: BUNDLE.into(), bytes, annotations: BTreeMap::new() }];
@@ -146,6 +146,21 @@ async fn a_provenance_of_another_commit_is_refused() {
         image.say(world, &key(7), "urn:plimsoll:project:kairos", "0.9.0").await;
     };
     check(change, &["api provenance:", "at 0.9.0", "at 1.0.0"]).await;
+}
+
+#[tokio::test]
+async fn a_library_that_became_known_to_be_vulnerable_is_refused() {
+    let change = async |world: &World, image: &Image| {
+        image.silence();
+        image.say(world, &key(7), "urn:plimsoll:project:kairos", "1.0.0").await;
+        let database = world.dir.path().join("advisories/crates/serde");
+        fs::create_dir_all(&database).unwrap();
+        let advisory = "```toml\n[advisory]\nid = \"RUSTSEC-2026-0001\"\npackage = \"serde\"\ndate = \"2026-01-01\"\n\
+                        [versions]\npatched = [\">= 1.0.1\"]\n```\n\n# Reads on\n\nIt does.\n";
+        fs::write(database.join("RUSTSEC-2026-0001.md"), advisory).unwrap();
+    };
+    let told = "api advisories: RUSTSEC-2026-0001: serde 1.0.0: Reads on (of unknown severity; mended in >=1.0.1)";
+    check(change, &[told]).await;
 }
 
 #[tokio::test]

@@ -11,9 +11,10 @@ use crate::{
 use plimsoll_attest::{Expected, Finding, PublicKey, Rule};
 use plimsoll_core::{ImageRef, ServiceName};
 use plimsoll_engine::StepError;
-use plimsoll_steps::{Examined, examine, repository};
+use plimsoll_process::Cancel;
+use plimsoll_steps::{AdvisorySource, Examined, Known, examine, repository};
 use serde::Serialize;
-use std::{fmt::Write as _, process::ExitCode};
+use std::{fmt::Write as _, process::ExitCode, time::SystemTime};
 
 /// `verify --json`.
 #[derive(Debug, Serialize)]
@@ -25,6 +26,10 @@ struct Verdict {
     /// The index and the platforms' manifests.
     subjects: Vec<String>,
     bytes_read: u64,
+    /// What is known of crates; none where the rule on advisories was not looked at.
+    advisories: Option<String>,
+    /// What should be known of that: how old it is, why there is none.
+    doubts: Vec<String>,
     rules: Vec<Ruled>,
 }
 
@@ -34,6 +39,13 @@ struct Ruled {
     rule: Rule,
     holds: bool,
     findings: Vec<Finding>,
+}
+
+impl Ruled {
+    fn of(rule: Rule, examined: &Examined) -> Self {
+        let findings: Vec<Finding> = examined.findings.iter().filter(|f| f.rule == rule).cloned().collect();
+        Self { rule, holds: findings.is_empty(), findings }
+    }
 }
 
 /// Looks at an image and says which rules it breaks.
@@ -47,10 +59,29 @@ pub(crate) async fn verify(session: &Session, args: &VerifyArgs) -> Result<ExitC
     let found = delivery.registry.head(&image).await.map_err(|e| StepError::of(&e))?;
     let found = found.ok_or_else(|| StepError::check(format!("the registry has no {image}")))?;
     let image = image.at(found.digest);
-    let examined = examine(&delivery.registry, &keys, &image, &expected).await?;
-    let verdict = Verdict::of(&image, &keys, expected.repository, &examined);
+    let (known, doubts) = known(session).await?;
+    let examined = examine(&delivery.registry, &keys, &image, &expected, known.as_ref()).await?;
+    let mut verdict = Verdict::of(&image, &keys, expected.repository, &examined);
+    if let Some(known) = known {
+        verdict = verdict.knowing(known.name, &examined);
+    }
+    verdict.doubts = doubts;
     session.console.out(&if session.global.json { json(&verdict) } else { verdict.to_text() });
     Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What is known of crates, and what should be known of that.
+async fn known(session: &Session) -> Result<(Option<Known>, Vec<String>), CliError> {
+    let rules = &session.config.advisories;
+    let source = AdvisorySource::new(&session.root, rules);
+    match source.known(&session.environment, &Cancel::new(), SystemTime::now().into()).await {
+        Ok(mut known) => {
+            let doubts = std::mem::take(&mut known.doubts);
+            Ok((Some(known), doubts))
+        }
+        Err(error) if rules.required => Err(error.into()),
+        Err(error) => Ok((None, vec![format!("the rule `{}` is not looked at: {error}", Rule::Advisories)])),
+    }
 }
 
 /// The image that is meant: a whole reference, or a service of this project with a tag or digest.
@@ -68,18 +99,24 @@ pub(super) async fn image(session: &Session, delivery: &Delivery, text: &str) ->
 
 impl Verdict {
     fn of(image: &ImageRef, keys: &[PublicKey], repository: String, examined: &Examined) -> Self {
-        let rules = [Rule::Content, Rule::Signature, Rule::Provenance, Rule::Bom].map(|rule| {
-            let findings: Vec<Finding> = examined.findings.iter().filter(|f| f.rule == rule).cloned().collect();
-            Ruled { rule, holds: findings.is_empty(), findings }
-        });
+        let rules = [Rule::Content, Rule::Signature, Rule::Provenance, Rule::Bom];
         Self {
             image: image.to_string(),
             keys: keys.iter().map(|key| key.digest().to_string()).collect(),
             repository,
             subjects: examined.subjects.iter().map(ToString::to_string).collect(),
             bytes_read: examined.bytes,
-            rules: rules.into(),
+            advisories: None,
+            doubts: Vec::new(),
+            rules: rules.map(|rule| Ruled::of(rule, examined)).into(),
         }
+    }
+
+    /// With the rule on advisories, held against what is `known`.
+    fn knowing(mut self, known: String, examined: &Examined) -> Self {
+        self.advisories = Some(known);
+        self.rules.push(Ruled::of(Rule::Advisories, examined));
+        self
     }
 
     fn holds(&self) -> bool {
@@ -95,6 +132,7 @@ impl Verdict {
                 let how = match ruled.rule {
                     Rule::Content => format!("{} read, as the digests say", size(self.bytes_read)),
                     Rule::Provenance => format!("built from {}", self.repository),
+                    Rule::Advisories => self.advisories.clone().unwrap_or_default(),
                     _ => "by a trusted key".to_owned(),
                 };
                 let _ = writeln!(out, "  {:<10}  holds: {how}", ruled.rule.to_string());
@@ -103,6 +141,9 @@ impl Verdict {
                 let (rule, subject) = (ruled.rule.to_string(), finding.subject.short());
                 let _ = writeln!(out, "  {rule:<10}  BROKEN for {subject}: {}", one_line(&finding.reason));
             }
+        }
+        for doubt in &self.doubts {
+            let _ = writeln!(out, "  note: {}", one_line(doubt));
         }
         let _ = writeln!(out, "{} images looked at: the index and its platforms", self.subjects.len());
         out

@@ -78,6 +78,18 @@ fn tools(environment: &Environment) -> Vec<Finding> {
             ),
         },
     ];
+    let scanners = [
+        ("cargo-deny", "licences, duplicates and sources are"),
+        ("cargo-machete", "unused dependencies are"),
+        ("cargo-semver-checks", "what libraries offer is"),
+    ];
+    findings.extend(scanners.map(|(program, what)| {
+        let missing = || {
+            let fix = format!("cargo install --locked {program}");
+            Finding::optional(program, format!("not installed: {what} not looked at"), fix)
+        };
+        which(program, environment).map_or_else(missing, |path| Finding::ok(program, path.display().to_string()))
+    }));
     findings.extend(emulators(environment));
     findings
 }
