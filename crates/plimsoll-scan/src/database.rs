@@ -1,18 +1,23 @@
 //! A database of advisories in the form of `RustSec`'s.
 
+use crate::versions::Versions;
+use cvss::Cvss;
 use jiff::civil::Date;
 use plimsoll_core::{Classify, ErrorClass};
-use rustsec::{Collection, advisory, database::Query, package::Name};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use std::{
-    fmt,
+    collections::BTreeMap,
+    fmt, fs, io,
     path::{Path, PathBuf},
-    str::FromStr as _,
 };
 
 /// The standard library's name, in bills of materials and in the database.
 const STD: &str = "std";
+/// Where advisories about crates lie.
+const CRATES: &str = "crates";
+/// Where those about what comes with the compiler lie.
+const RUST: &str = "rust";
 
 /// A crate at a version, as the registry has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,14 +86,22 @@ impl Advisory {
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// It does not read.
+    /// It cannot be read.
     #[error("the advisories in {} cannot be read", path.display())]
     Unreadable {
         /// Where it lies.
         path: PathBuf,
         /// Why.
         #[source]
-        source: rustsec::Error,
+        source: io::Error,
+    },
+    /// An advisory is written in another way.
+    #[error("{} is no advisory that can be understood: {reason}", path.display())]
+    Strange {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// There is nothing in it.
     #[error("{} has no advisory: a database has them in `crates/NAME/ID.md`", path.display())]
@@ -104,31 +117,70 @@ impl Classify for DatabaseError {
     }
 }
 
-/// The advisories of a database.
+/// The advisories of a database: Markdown files with their facts as TOML in front, as `crates/NAME/ID.md`, and those about the
+/// standard library as `rust/std/ID.md`.
 #[derive(Debug)]
 pub struct Database {
-    database: rustsec::Database,
+    /// By collection and package.
+    advisories: BTreeMap<(&'static str, String), Vec<Entry>>,
     newest: Date,
+}
+
+#[derive(Debug)]
+struct Entry {
+    facts: Facts,
+    versions: Versions,
+    title: String,
+}
+
+#[derive(Deserialize)]
+struct Front {
+    advisory: Facts,
+    #[serde(default)]
+    versions: Versions,
+}
+
+#[derive(Debug, Deserialize)]
+struct Facts {
+    id: String,
+    package: String,
+    date: Date,
+    #[serde(default)]
+    title: String,
+    cvss: Option<Cvss>,
+    informational: Option<String>,
+    withdrawn: Option<Date>,
 }
 
 impl Database {
     /// Reads a database, a few hundred small files.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
-        let database = rustsec::Database::open(path)
-            .map_err(|source| DatabaseError::Unreadable { path: path.to_owned(), source })?;
-        let dates = database.iter().filter_map(|advisory| advisory.date().as_str().parse::<Date>().ok());
+        let unreadable = |source| DatabaseError::Unreadable { path: path.to_owned(), source };
+        let mut advisories: BTreeMap<_, Vec<Entry>> = BTreeMap::new();
+        for collection in [CRATES, RUST] {
+            let directory = path.join(collection);
+            if collection == RUST && !directory.exists() {
+                continue;
+            }
+            for file in files(&directory).map_err(unreadable)? {
+                let text = fs::read_to_string(&file).map_err(unreadable)?;
+                let entry = Entry::parse(&text).map_err(|reason| DatabaseError::Strange { path: file, reason })?;
+                advisories.entry((collection, entry.facts.package.clone())).or_default().push(entry);
+            }
+        }
+        let dates = advisories.values().flatten().map(|entry| entry.facts.date);
         let newest = dates.max().ok_or_else(|| DatabaseError::Empty { path: path.to_owned() })?;
-        Ok(Self { database, newest })
+        Ok(Self { advisories, newest })
     }
 
     /// How many advisories it has.
     pub fn len(&self) -> usize {
-        self.database.iter().len()
+        self.advisories.values().map(Vec::len).sum()
     }
 
     /// Whether it has none; one that was opened never is.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.advisories.is_empty()
     }
 
     /// The date of its newest advisory.
@@ -138,26 +190,52 @@ impl Database {
 
     /// The advisories that concern a crate, by id; withdrawn ones do not.
     pub fn concerning(&self, dependency: &Dependency) -> Vec<Advisory> {
-        let Ok(name) = Name::from_str(&dependency.name) else { return Vec::new() };
-        let collection = if dependency.name == STD { Collection::Rust } else { Collection::Crates };
-        let query = Query::new().collection(collection).package_name(name).package_version(dependency.version.clone());
-        let mut found: Vec<Advisory> = self.database.query(&query.withdrawn(false)).into_iter().map(read).collect();
+        let collection = if dependency.name == STD { RUST } else { CRATES };
+        let entries = self.advisories.get(&(collection, dependency.name.clone())).into_iter().flatten();
+        let concern = |entry: &&Entry| entry.facts.withdrawn.is_none() && entry.versions.concern(&dependency.version);
+        let mut found: Vec<Advisory> = entries.filter(concern).map(Entry::told).collect();
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found
     }
 }
 
-fn read(advisory: &advisory::Advisory) -> Advisory {
-    let kind = advisory.metadata.informational.as_ref().map_or_else(
-        || Kind::Vulnerability(advisory.severity().map(|severity| severity.as_str().to_owned())),
-        |kind| Kind::Informational(kind.as_str().to_owned()),
-    );
-    Advisory {
-        id: advisory.id().to_string(),
-        title: advisory.title().to_owned(),
-        kind,
-        patched: advisory.versions.patched().iter().map(ToString::to_string).collect(),
+impl Entry {
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.strip_prefix("```toml").ok_or("it does not begin with TOML")?;
+        let (front, rest) = text.split_once("\n```").ok_or("its TOML has no end")?;
+        // The newest form leaves the name of the first table out.
+        let table = if front.trim_start().starts_with("[advisory]") { "" } else { "[advisory]\n" };
+        let Front { advisory: facts, versions } =
+            toml::from_str(&format!("{table}{front}")).map_err(|e| e.message().to_owned())?;
+        let heading = rest.lines().find_map(|line| line.strip_prefix("# "));
+        let title = heading.map_or_else(|| facts.title.clone(), |heading| heading.trim().to_owned());
+        Ok(Self { facts, versions, title })
     }
+
+    fn told(&self) -> Advisory {
+        let kind = self.facts.informational.clone().map_or_else(
+            || Kind::Vulnerability(self.facts.cvss.as_ref().map(|cvss| cvss.severity().as_str().to_owned())),
+            Kind::Informational,
+        );
+        let patched = self.versions.patched.iter().map(ToString::to_string).collect();
+        Advisory { id: self.facts.id.clone(), title: self.title.clone(), kind, patched }
+    }
+}
+
+/// The files of a collection: one directory for each package.
+fn files(collection: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for package in fs::read_dir(collection)? {
+        let package = package?;
+        if !package.file_type()?.is_dir() {
+            continue;
+        }
+        let paths = fs::read_dir(package.path())?.map(|entry| entry.map(|entry| entry.path()));
+        let paths = paths.collect::<io::Result<Vec<_>>>()?;
+        let is_advisory = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
+        found.extend(paths.into_iter().filter(is_advisory));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -214,6 +292,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn both_forms_of_an_advisory_are_read() {
+        for table in ["[advisory]\n", ""] {
+            let text = format!(
+                "```toml\n{table}id = \"R-1\"\npackage = \"a\"\ndate = \"2026-01-02\"\n```\n\n# A title\n\nText.\n"
+            );
+            let entry = Entry::parse(&text).unwrap();
+            assert_eq!((entry.facts.package.as_str(), entry.title.as_str()), ("a", "A title"));
+        }
+    }
+
+    #[test]
     fn a_database_knows_its_age_and_one_without_advisories_is_none() {
         let database = database();
         assert_eq!((database.len(), database.newest().to_string()), (6, "2026-06-01".to_owned()));
@@ -223,6 +312,6 @@ pub(crate) mod tests {
         assert!(matches!(Database::open(empty.path()), Err(DatabaseError::Empty { .. })));
         fs::create_dir(empty.path().join("crates/a")).unwrap();
         fs::write(empty.path().join("crates/a/RUSTSEC-2026-0001.md"), "rubbish").unwrap();
-        assert!(matches!(Database::open(empty.path()), Err(DatabaseError::Unreadable { .. })));
+        assert!(matches!(Database::open(empty.path()), Err(DatabaseError::Strange { .. })));
     }
 }

@@ -21,6 +21,7 @@ mod lockfile;
 mod sarif;
 pub mod semver_checks;
 pub mod unused;
+mod versions;
 
 pub use database::{Advisory, Database, DatabaseError, Dependency, Kind};
 pub use finding::{Finding, Level, Place};

@@ -1,8 +1,25 @@
 //! Lock files: which crates stand in one, and on which line.
 
 use crate::{Dependency, Place};
-use rustsec::{SourceId, cargo_lock};
 use semver::Version;
+use serde::Deserialize;
+
+/// How lock files name crates.io.
+const CRATES_IO: [&str; 2] =
+    ["registry+https://github.com/rust-lang/crates.io-index", "sparse+https://index.crates.io/"];
+
+#[derive(Deserialize)]
+struct Lock {
+    #[serde(default)]
+    package: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    version: Version,
+    source: Option<String>,
+}
 
 /// The crates of a lock file that come from crates.io, each with its place.
 #[derive(Debug, Clone)]
@@ -11,14 +28,12 @@ pub struct Lockfile(Vec<(Dependency, Place)>);
 impl Lockfile {
     /// Reads a lock file's text; `file` is its path, relative to the workspace's root.
     pub fn parse(text: &str, file: &str) -> Result<Self, String> {
-        let lockfile: cargo_lock::Lockfile = text.parse().map_err(|e: cargo_lock::Error| e.to_string())?;
-        let crates = lockfile
-            .packages
-            .iter()
-            .filter(|package| package.source.as_ref().is_some_and(SourceId::is_default_registry));
-        let found = crates.map(|package| {
-            let place = Place { file: file.to_owned(), line: line_of(text, package.name.as_str(), &package.version) };
-            (Dependency { name: package.name.to_string(), version: package.version.clone() }, place)
+        let lock: Lock = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        let is_known = |one: &Package| one.source.as_deref().is_some_and(|source| CRATES_IO.contains(&source));
+        let crates = lock.package.into_iter().filter(is_known);
+        let found = crates.map(|Package { name, version, .. }| {
+            let place = Place { file: file.to_owned(), line: line_of(text, &name, &version) };
+            (Dependency { name, version }, place)
         });
         Ok(Self(found.collect()))
     }

@@ -1,0 +1,83 @@
+//! Which versions of a crate an advisory is about: all but those that are patched or were never affected.
+//!
+//! Requirements are read as ranges of the order of versions, so that a pre-release of a patched version counts as older, and one
+//! of a later version as patched; as dependencies they would match no pre-release at all.
+
+use semver::{Comparator, Op, Version, VersionReq};
+use serde::Deserialize;
+
+/// `[versions]` of an advisory.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Versions {
+    #[serde(default)]
+    pub(crate) patched: Vec<VersionReq>,
+    #[serde(default)]
+    unaffected: Vec<VersionReq>,
+}
+
+impl Versions {
+    /// Whether the advisory is about a version.
+    pub(crate) fn concern(&self, version: &Version) -> bool {
+        // What was added to a version when it was built has no place in the order.
+        let version = Version { build: semver::BuildMetadata::EMPTY, ..version.clone() };
+        let holds = |req: &VersionReq| req.comparators.iter().all(|one| is_within(one, &version));
+        !self.patched.iter().chain(&self.unaffected).any(holds)
+    }
+}
+
+fn is_within(comparator: &Comparator, version: &Version) -> bool {
+    let Comparator { op, major, minor, patch, pre } = comparator;
+    let mut least = Version::new(*major, minor.unwrap_or(0), patch.unwrap_or(0));
+    least.pre = pre.clone();
+    match op {
+        Op::Exact => *version == least,
+        Op::Greater => *version > least,
+        Op::Less => *version < least,
+        Op::LessEq => *version <= least,
+        Op::Tilde => *version >= least && *version < Version::new(*major, least.minor + 1, 0),
+        Op::Caret => *version >= least && *version < next_incompatible(*major, least.minor, least.patch),
+        // Others are added to semver one day; `>=` is by far the most used.
+        _ => *version >= least,
+    }
+}
+
+/// The first version that a caret leaves out: the leftmost number that is not zero is one more.
+const fn next_incompatible(major: u64, minor: u64, patch: u64) -> Version {
+    match (major, minor) {
+        (0, 0) => Version::new(0, 0, patch + 1),
+        (0, _) => Version::new(0, minor + 1, 0),
+        _ => Version::new(major + 1, 0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{prelude::*, sample::select};
+
+    /// Words of a requirement and of a version, near to each other.
+    fn text() -> impl Strategy<Value = (String, Vec<String>, Vec<String>)> {
+        let number = || 0_u64..3;
+        let pre = || select(vec!["", "", "-0", "-alpha", "-rc.1"]);
+        let version =
+            move || (number(), number(), number(), pre()).prop_map(|(a, b, c, pre)| format!("{a}.{b}.{c}{pre}"));
+        let op = select(vec![">=", ">=", "^", ">", "<", "<=", "="]);
+        let single = (op, version()).prop_map(|(op, version)| format!("{op}{version}"));
+        let range = (version(), version()).prop_map(|(from, to)| format!(">={from}, <{to}"));
+        let list = || proptest::collection::vec(prop_oneof![single.clone(), range.clone()], 0..3);
+        (version(), list(), list())
+    }
+
+    proptest! {
+        #[test]
+        fn versions_are_told_apart_as_the_databases_own_library_does((version, patched, unaffected) in text()) {
+            let toml = format!("patched = {patched:?}\nunaffected = {unaffected:?}");
+            // It refuses what overlaps or is empty, and what it refuses stands in no database.
+            if let Ok(theirs) = toml::from_str::<rustsec::advisory::Versions>(&toml) {
+                let ours: Versions = toml::from_str(&toml).unwrap();
+                let version: Version = version.parse().unwrap();
+                prop_assert_eq!(ours.concern(&version), theirs.is_vulnerable(&version));
+            }
+        }
+    }
+}
