@@ -76,3 +76,23 @@ pub fn write_artifact(store: &BlobStore, artifact: &Artifact) -> Result<Descript
     let manifest = artifact.manifest()?;
     Ok(Descriptor::new(MANIFEST, store.put(&manifest)?, manifest.len() as u64))
 }
+
+/// Writes a manifest that holds blobs of the store together and is about nothing else, with remarks; gives its descriptor.
+pub fn write_collection(
+    store: &BlobStore,
+    kind: &str,
+    blobs: &[Descriptor],
+    annotations: &BTreeMap<String, String>,
+) -> Result<Descriptor, ImageError> {
+    store.put(NOTHING)?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": kind,
+        "config": { "mediaType": EMPTY, "digest": Digest::of(NOTHING), "size": NOTHING.len() },
+        "layers": blobs,
+        "annotations": annotations,
+    });
+    let manifest = canonical(&manifest, "collection")?;
+    Ok(Descriptor::new(MANIFEST, store.put(&manifest)?, manifest.len() as u64))
+}

@@ -5,6 +5,7 @@
 //! foreign host that an upload's `Location` or a redirect names.
 
 mod auth;
+mod collection;
 mod error;
 mod pull;
 mod push;

@@ -24,7 +24,7 @@ pub mod registry;
 mod unpack;
 
 pub use archive::{ArchiveError, import_archive};
-pub use artifact::{Artifact, Said, write_artifact};
+pub use artifact::{Artifact, Said, write_artifact, write_collection};
 pub use blob_store::{BlobError, BlobStore, BlobWriter};
 pub use client::{
     AuthSource, ClientError, CredentialHelpers, Credentials, HostOptions, PullReport, PushEvent, PushReport, Referrer,

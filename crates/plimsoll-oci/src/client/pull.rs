@@ -73,7 +73,7 @@ impl RegistryClient {
 
 impl Session<'_> {
     /// Fetches a blob unless it is here and sound. A broken transfer is tried again; wrong data is not.
-    async fn fetch(&self, store: &BlobStore, blob: &Descriptor) -> Result<(), ClientError> {
+    pub(super) async fn fetch(&self, store: &BlobStore, blob: &Descriptor) -> Result<(), ClientError> {
         let (here, wanted) = (store.clone(), blob.clone());
         let sound = tokio::task::spawn_blocking(move || here.verify(&wanted.digest).is_ok_and(|s| s == wanted.size));
         if sound.await.map_err(|_| ClientError::Cut)? {

@@ -165,7 +165,7 @@ impl Session<'_> {
 }
 
 /// Where the next page is (RFC 8288), if it lies in the same place.
-fn next_page(response: &Response) -> Option<Url> {
+pub(super) fn next_page(response: &Response) -> Option<Url> {
     let link = response.headers().get(header::LINK)?.to_str().ok()?;
     let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
     let next = rest.contains("rel=\"next\"") || rest.contains("rel=next");
