@@ -185,6 +185,11 @@ impl Cx {
         })
     }
 
+    /// The resource of type `T`, if there is one.
+    pub(crate) fn optional<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.shared.resources.get()
+    }
+
     /// Writes a line to the step's log.
     pub fn log(&self, line: &str) {
         let line = match &self.shared.redactor {

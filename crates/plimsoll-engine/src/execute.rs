@@ -10,6 +10,7 @@ use crate::{
     plan,
     prior::Prior,
     reads::Reads,
+    sharing::{self, Giving, Sharing},
     step::StepSummary,
     wire::{Finished, Values},
 };
@@ -88,6 +89,7 @@ pub(crate) struct Execution<'a> {
     started: HashMap<usize, Started>,
     tasks: HashMap<tokio::task::Id, usize>,
     busy: HashSet<&'static str>,
+    giving: Giving,
 }
 
 impl<'a> Execution<'a> {
@@ -131,6 +133,7 @@ impl<'a> Execution<'a> {
             started: HashMap::new(),
             tasks: HashMap::new(),
             busy: HashSet::new(),
+            giving: Giving::default(),
             nodes,
         }
     }
@@ -143,6 +146,7 @@ impl<'a> Execution<'a> {
             self.cancel.cancel();
             while self.running.join_next().await.is_some() {}
         }
+        self.giving.end().await;
         result
     }
 
@@ -241,7 +245,14 @@ impl<'a> Execution<'a> {
             expected_millis: self.cache.expected_millis(&node.name),
         });
         let (action, kind, repeat) = (Arc::clone(&node.action), node.kind, node.repeat);
+        let shared = print.filter(|_| self.limits.use_cache).zip(cx.optional::<Sharing>());
         let task = self.running.spawn(async move {
+            if let Some((print, sharing)) = &shared
+                && let Some((finished, hit, millis)) = sharing::take(sharing, &action, &cx, print).await
+            {
+                let landed = Ok(Landed::Taken(finished, hit, millis));
+                return Attempted { node: index, landed, reads: None, cx };
+            }
             let (timeout, retry) = (action.timeout(), action.retry());
             let landed = attempts(bound, cx.clone(), ledger, timeout, retry, repeat).await;
             let done = kind == Kind::Pure && matches!(landed, Ok(Landed::Done(_)));
@@ -285,6 +296,20 @@ impl<'a> Execution<'a> {
                 self.record_outcome(index, Landing::Done, inputs, &finished, millis, effect)?;
                 self.remember(index, print, reads.as_ref(), &finished, millis, &cx);
                 self.finish(index, Ending::Done, finished, millis, node.kind == Kind::Effect);
+            }
+            Ok(Landed::Taken(finished, hit, took)) => {
+                self.record_outcome(index, Landing::Cached, inputs, &finished, millis, false)?;
+                let kept = match print.zip(self.reads[index].as_ref()) {
+                    Some((print, reads)) => self
+                        .cache
+                        .put(print, &node.name, hit, took)
+                        .and_then(|()| self.cache.put_components(&node.name, reads.components())),
+                    None => Ok(()),
+                };
+                if let Err(error) = kept {
+                    cx.log(&format!("the cache could not be written: {error}"));
+                }
+                self.finish(index, Ending::Cached, finished, millis, false);
             }
             Ok(Landed::FoundDone(finished)) => {
                 self.record_outcome(index, Landing::FoundDone, inputs, &finished, millis, false)?;
@@ -336,6 +361,9 @@ impl<'a> Execution<'a> {
         let stored = match (print, before) {
             (Some(print), Some(before)) if now == Some(before) => {
                 let hit = Hit { output: Arc::clone(&finished.encoded), discovered: cx.take_discovered() };
+                if self.limits.use_cache {
+                    self.giving.begin(node, cx.clone(), print, finished, hit.clone(), millis);
+                }
                 self.cache
                     .put(print, &node.name, hit, millis)
                     .and_then(|()| self.cache.put_components(&node.name, before.components()))

@@ -1,11 +1,13 @@
 //! Steps with their types erased: what the planner and the executor handle.
 
 use crate::{
+    cache::Hit,
     context::Cx,
     error::StepError,
     journal::Ledger,
     output::{Output, Replay},
     reads::Reads,
+    sharing::Leaf,
     step::{Answer, Effect, Finally, Gate, Pure, Repeat, Step, Summary, World},
     wire::{Finished, Take, Values},
 };
@@ -31,6 +33,8 @@ pub enum Kind {
 /// How an attempt ended well.
 pub(crate) enum Landed {
     Done(Finished),
+    /// Taken from the shared cache, with how long it took to make there.
+    Taken(Finished, Hit, u64),
     FoundDone(Finished),
     Parked(String),
 }
@@ -46,6 +50,14 @@ pub(crate) trait Action: Send + Sync {
     /// Decodes a recorded output.
     fn decode(&self, text: &str) -> Result<Finished, String>;
     fn usable(&self, cx: &Cx, finished: &Finished) -> bool;
+    /// Whether machines share its outputs.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// What an output stands for; nothing if it must not be shared.
+    fn leaves(&self, _: &Cx, _: &Finished) -> Option<Vec<Leaf>> {
+        None
+    }
     /// Whether it is an effect that is taken back when the run fails.
     fn undone_on_failure(&self) -> bool {
         false
@@ -118,6 +130,14 @@ impl<S: Pure, T: Take<Value = S::In>> Action for PureNode<S, T> {
 
     fn usable(&self, cx: &Cx, finished: &Finished) -> bool {
         finished.value.downcast_ref::<S::Out>().is_some_and(|output| self.0.usable(cx, output))
+    }
+
+    fn is_shared(&self) -> bool {
+        self.0.is_shared()
+    }
+
+    fn leaves(&self, cx: &Cx, finished: &Finished) -> Option<Vec<Leaf>> {
+        finished.value.downcast_ref::<S::Out>().and_then(|output| self.0.leaves(cx, output))
     }
 
     fn bind(self: Arc<Self>, values: &Values) -> Arc<dyn Bound> {

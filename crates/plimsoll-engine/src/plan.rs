@@ -98,8 +98,8 @@ pub(crate) fn inputs_hash<'a>(outputs: impl IntoIterator<Item = &'a str>) -> Fin
     Fingerprint::of_parts(outputs.into_iter().map(str::as_bytes))
 }
 
-/// Decides each step, in order.
-pub(crate) fn decide(facts: &[Facts<'_>], known: &dyn Known) -> Vec<Decision> {
+/// Decides each step, in order; gives the recorded output of each that has one, too.
+pub(crate) fn decide(facts: &[Facts<'_>], known: &dyn Known) -> (Vec<Decision>, Vec<Option<Arc<str>>>) {
     let mut outputs: Vec<Option<Arc<str>>> = Vec::with_capacity(facts.len());
     let mut decisions = Vec::with_capacity(facts.len());
     for (node, fact) in facts.iter().enumerate() {
@@ -107,7 +107,7 @@ pub(crate) fn decide(facts: &[Facts<'_>], known: &dyn Known) -> Vec<Decision> {
         decisions.push(decision);
         outputs.push(output);
     }
-    decisions
+    (decisions, outputs)
 }
 
 fn decide_one(
@@ -183,7 +183,12 @@ mod tests {
         let a = fingerprint(&facts[0].print, &[], &inputs_hash([]));
         let b = fingerprint(&facts[1].print, &[], &inputs_hash(["out"]));
         let table = Table { cached: HashMap::from([(a, "out".into()), (b, "b-out".into())]) };
-        let words: Vec<&str> = decide(&facts, &table)
+        let (decisions, outputs) = decide(&facts, &table);
+        assert_eq!(
+            outputs.iter().map(Option::as_deref).collect::<Vec<_>>(),
+            [Some("out"), Some("b-out"), None, None, None]
+        );
+        let words: Vec<&str> = decisions
             .iter()
             .map(|d| match d {
                 Decision::Cached { .. } => "cached",

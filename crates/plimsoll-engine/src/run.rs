@@ -20,6 +20,7 @@ use crate::{
 use plimsoll_core::{Classify, Ending, ErrorClass, Event, Fingerprint, RunId, RunOutcome};
 use plimsoll_process::{Cancel, Environment, Redactor};
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -201,9 +202,23 @@ impl Classify for RunError {
     }
 }
 
+/// The recorded output of each step that has one, in the plan's order.
+type Outputs = Vec<Option<Arc<str>>>;
+
 impl Setup {
     /// Decides each step without running anything. The decisions are those a run would begin with.
     pub fn plan(&self, pipeline: &Pipeline, run: &RunId) -> Result<Plan, RunError> {
+        self.decide(pipeline, run).map(|(plan, _)| plan)
+    }
+
+    /// The recorded outputs that a run would take instead of doing the work, by step.
+    pub fn recorded(&self, pipeline: &Pipeline, run: &RunId) -> Result<BTreeMap<Arc<str>, Arc<str>>, RunError> {
+        let (plan, outputs) = self.decide(pipeline, run)?;
+        let recorded = plan.steps.into_iter().zip(outputs);
+        Ok(recorded.filter_map(|(step, output)| Some((step.name, output?))).collect())
+    }
+
+    fn decide(&self, pipeline: &Pipeline, run: &RunId) -> Result<(Plan, Outputs), RunError> {
         let shared = self.shared(run, pipeline.plan_hash(), &Prior::default());
         let reads = read_all(&pipeline.nodes, &shared)?;
         let cache = Cache::open(&self.cache).map_err(|source| unwritten(run, &self.cache, source))?;
@@ -228,7 +243,7 @@ impl Setup {
             shared: &shared,
             use_cache: self.use_cache,
         };
-        let decisions = plan::decide(&facts, &known);
+        let (decisions, outputs) = plan::decide(&facts, &known);
         let name = |n: &usize| Arc::clone(&pipeline.nodes[*n].name);
         let named = |reads: &Reads| reads.components().iter().map(|component| component.name.clone()).collect();
         let step = |((node, decision), reads): ((&Node, _), &Option<Reads>)| PlannedStep {
@@ -242,7 +257,7 @@ impl Setup {
             expected_millis: cache.expected_millis(&node.name),
         };
         let steps = pipeline.nodes.iter().zip(decisions).zip(&reads).map(step).collect();
-        Ok(Plan { pipeline: pipeline.name.clone(), hash: pipeline.plan_hash(), steps })
+        Ok((Plan { pipeline: pipeline.name.clone(), hash: pipeline.plan_hash(), steps }, outputs))
     }
 
     /// Starts a new run and works on it until it ends or parks.

@@ -1,6 +1,6 @@
 //! The traits a step implements: what it is, and whether it is pure, an effect, a gate or a finally-step.
 
-use crate::{context::Cx, error::StepError, output::Output, reads::Reads};
+use crate::{context::Cx, error::StepError, output::Output, reads::Reads, sharing::Leaf};
 use plimsoll_core::{RetryPolicy, RunOutcome};
 use serde::Serialize;
 use std::{future::Future, sync::Arc, time::Duration};
@@ -46,6 +46,17 @@ pub trait Pure: Step {
     fn usable(&self, cx: &Cx, output: &Self::Out) -> bool {
         let _ = (cx, output);
         true
+    }
+
+    /// Whether other machines may have its outputs, and it theirs.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// What an output stands for and what lies outside of it; nothing if this one must not be shared. Asked of shared steps.
+    fn leaves(&self, cx: &Cx, output: &Self::Out) -> Option<Vec<Leaf>> {
+        let _ = (cx, output);
+        Some(Vec::new())
     }
 }
 

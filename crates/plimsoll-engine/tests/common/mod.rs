@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use plimsoll_core::{ErrorClass, RetryPolicy, RunId, Timestamp};
 use plimsoll_engine::{
-    Answer, Cx, Effect, Entry, Finally, Gate, Graph, Handle, Pipeline, Pure, Reads, Recorder, Repeat, Report,
+    Answer, Cx, Effect, Entry, Finally, Gate, Graph, Handle, Leaf, Pipeline, Pure, Reads, Recorder, Repeat, Report,
     Resources, RunError, Setup, Start, StateDir, Step, StepError, Summary, World, pipeline, read_journal,
 };
 use plimsoll_process::{Cancel, Environment};
@@ -83,6 +83,9 @@ pub(crate) struct Work {
     pub(crate) attempts: u32,
     #[serde(skip)]
     pub(crate) exclusive: Option<&'static str>,
+    /// Whether machines share its outputs.
+    #[serde(skip)]
+    pub(crate) shared: bool,
 }
 
 impl Work {
@@ -133,6 +136,14 @@ impl Pure for Work {
             Some(result) => result,
             None => Ok(format!("{}({})", self.name, input.join(","))),
         }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    fn leaves(&self, _: &Cx, _: &String) -> Option<Vec<Leaf>> {
+        Some(self.leaves.iter().cloned().map(Leaf::File).collect())
     }
 
     fn usable(&self, cx: &Cx, _: &String) -> bool {
