@@ -14,6 +14,7 @@
 //! ```
 
 mod advisories;
+mod cache;
 mod canary;
 mod capacity;
 mod check;
@@ -37,6 +38,7 @@ mod values;
 mod tests;
 
 pub use advisories::{Advisories, AdvisoryLimit, IgnoredAdvisory};
+pub use cache::{CacheWrite, SharedCache};
 pub use canary::{CanarySettings, PrometheusSettings};
 pub use capacity::{Access, Autoscale, Resources, Storage};
 pub use delivery::{
@@ -100,6 +102,9 @@ pub struct Config {
     /// What is known to be wrong with crates.
     #[serde(default)]
     pub advisories: Advisories,
+    /// Outputs of steps that machines share.
+    #[serde(default)]
+    pub cache: SharedCache,
     /// Notices.
     #[serde(default)]
     pub notify: Notify,

@@ -23,6 +23,10 @@ impl Step for Clippy {
 }
 
 impl Pure for Clippy {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         cx.resource::<Workspace>()?.reads_of(&self.packages, true, cx.environment())
     }

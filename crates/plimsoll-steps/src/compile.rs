@@ -9,7 +9,7 @@ use crate::{
     workspace::Workspace,
 };
 use plimsoll_core::{Digest, Platform, ServiceName, config::Severity};
-use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
+use plimsoll_engine::{Cx, Leaf, Pure, Reads, Step, StepError};
 use plimsoll_oci::{BlobStore, static_executable};
 use plimsoll_process::Cmd;
 use serde::{Deserialize, Serialize};
@@ -180,6 +180,20 @@ impl Step for Compile {
 }
 
 impl Pure for Compile {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn leaves(&self, _: &Cx, output: &Compiled) -> Option<Vec<Leaf>> {
+        match output {
+            Compiled::Binary { digest, made, .. } => {
+                Some([digest, &made.of].map(|blob| Leaf::Blob(blob.clone())).into())
+            }
+            // Another machine may have what this one lacks.
+            Compiled::LeftOut { .. } => None,
+        }
+    }
+
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         let workspace = cx.resource::<Workspace>()?;
         let mut reads = workspace.sources_of_binary(&self.package, &self.bin)?;

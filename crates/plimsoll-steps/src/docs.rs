@@ -23,6 +23,10 @@ impl Step for Docs {
 }
 
 impl Pure for Docs {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         cx.resource::<Workspace>()?.reads_of(&self.packages, false, cx.environment())
     }

@@ -16,6 +16,10 @@ impl Step for Fmt {
 }
 
 impl Pure for Fmt {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         let workspace = cx.resource::<Workspace>()?;
         let is_rust = |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "rs");

@@ -58,6 +58,7 @@ impl Step for Image {
     type Out = Built;
 }
 
+// Not shared between machines: what it is made of is, and putting that together takes less time than fetching it.
 impl Pure for Image {
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         let mut reads = Reads::nothing();

@@ -64,6 +64,8 @@ mod release;
 #[cfg(feature = "delivery")]
 mod rollback;
 #[cfg(feature = "delivery")]
+mod shared_cache;
+#[cfg(feature = "delivery")]
 mod smoke;
 #[cfg(feature = "delivery")]
 mod targets;
@@ -109,6 +111,7 @@ pub use {
     ready::{built, shipped_packages, started},
     release::{policy, service_spec},
     rollback::{Pick, Rollback, pick},
+    shared_cache::{CacheAccess, Pruned, RegistryCache, prune},
     smoke::Smoke,
     targets::Targets,
     trust::{FindKey, FindKeys, Trust, repository},

@@ -6,7 +6,7 @@ mod libtest;
 
 use crate::{cargo, workspace::Workspace};
 use libtest::Outcome;
-use plimsoll_engine::{Cx, Pure, Reads, Step, StepError, write_atomically};
+use plimsoll_engine::{Cx, Leaf, Pure, Reads, Step, StepError, write_atomically};
 use plimsoll_process::which;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fs, path::PathBuf};
@@ -83,6 +83,14 @@ impl Step for Test {
 }
 
 impl Pure for Test {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn leaves(&self, _: &Cx, report: &TestReport) -> Option<Vec<Leaf>> {
+        Some(vec![Leaf::File(report.junit.clone())])
+    }
+
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         cx.resource::<Workspace>()?.reads_of(std::slice::from_ref(&self.package), true, cx.environment())
     }

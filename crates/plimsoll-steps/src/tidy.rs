@@ -23,6 +23,10 @@ impl Step for Tidy {
 }
 
 impl Pure for Tidy {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         let workspace = cx.resource::<Workspace>()?;
         let mut reads = Reads::nothing();

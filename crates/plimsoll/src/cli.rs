@@ -1,5 +1,6 @@
 //! The command line: verbs, options and their help. What a verb does is in [`crate::verbs`].
 
+pub(crate) mod cache;
 pub(crate) mod registry;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -127,6 +128,9 @@ pub(crate) enum Command {
         /// The run or the beginning of its id [default: the newest unfinished one]
         run: Option<String>,
     },
+    /// Verify what is recorded; keep the shared cache small
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// List the runs
     Runs,
     /// Show a step's log, or where a run's logs lie
@@ -452,6 +456,7 @@ impl Command {
             | Self::Restore(_)
             | Self::Drill(_)
             | Self::Registry(_)
+            | Self::Cache(_)
             | Self::Verify(_)
             | Self::Down
             | Self::Notify { .. }
@@ -475,6 +480,7 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
             Self::Registry(_) => "registry",
+            Self::Cache(_) => "cache",
             Self::Verify(_) => "verify",
             Self::Down => "down",
             Self::Notify { .. } => "notify",
@@ -517,6 +523,9 @@ mod tests {
             "rollback production --to 1.2.3 --dry-run",
             "resume",
             "resume R",
+            "scan",
+            "cache verify --count 2 --pipeline ci",
+            "cache prune --dry-run",
             "runs --json",
             "logs R",
             "logs R compile[api]",

@@ -4,6 +4,7 @@
 mod adopt;
 mod approve;
 mod backup;
+mod cache;
 mod daemons;
 mod diff;
 mod doctor;
@@ -35,7 +36,7 @@ pub(crate) use kubernetes::rendered;
 pub(crate) use resources::resources;
 
 use crate::{
-    cli::{Command, Drill},
+    cli::{Command, Drill, cache::Cache},
     cli_error::CliError,
     running,
     session::Session,
@@ -61,6 +62,7 @@ pub(crate) fn verb(session: &Session, command: &Command) -> Result<Option<ExitCo
         Command::Drill(Drill::Failover(args)) => runtime.block_on(drill::failover(session, args))?,
         Command::Registry(verb) => runtime.block_on(registry::registry(session, verb))?,
         Command::Verify(args) => runtime.block_on(verify::verify(session, args))?,
+        Command::Cache(Cache::Prune { dry_run }) => runtime.block_on(cache::prune_shared(session, *dry_run))?,
         Command::Down => runtime.block_on(environments::down(session))?,
         _ => return Ok(None),
     };

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) github_actor: Option<String>,
     /// Which run of GitHub's this is, as a web address, and on whose machine: `github-hosted` or another word.
     pub(crate) github_run: Option<(String, String)>,
+    /// Whether this is the job of a pull request, which anybody may open.
+    pub(crate) pull_request: bool,
     /// Who is logged in.
     pub(crate) user: Option<String>,
     /// Whether to say how long it took from `main` to exit.
@@ -55,6 +57,8 @@ impl Settings {
             plain: set("CI") || github || text(environment, "TERM").is_some_and(|term| term == "dumb"),
             no_color: set("NO_COLOR"),
             github_actor: text(environment, "GITHUB_ACTOR").filter(|_| github),
+            pull_request: github
+                && text(environment, "GITHUB_EVENT_NAME").is_some_and(|event| event.starts_with("pull_request")),
             github_run: github_run(environment).filter(|_| github),
             user: text(environment, "USER").or_else(|| text(environment, "LOGNAME")),
             timings: text(environment, "PLIMSOLL_TIMINGS").is_some_and(|value| value == "1"),

@@ -1,12 +1,13 @@
 //! What each verb does, one file per group. Verbs of delivery are on the other side of [`crate::seam`].
 
+pub(crate) mod cache;
 pub(crate) mod doctor;
 pub(crate) mod plan;
 pub(crate) mod resume;
 pub(crate) mod runs;
 
 use crate::{
-    cli::{Command, Wanted},
+    cli::{Command, Wanted, cache::Cache},
     cli_error::CliError,
     form,
     project::Project,
@@ -35,6 +36,7 @@ pub(crate) fn run(
         Command::Logs { run, step } => runs::logs(session, run, step.as_deref()),
         Command::Plan { pipeline, format } => plan::plan(session, project, pipeline, *format),
         Command::Explain { step, pipeline } => plan::explain(session, project, step, pipeline.as_deref()),
+        Command::Cache(Cache::Verify(args)) => cache::verify(session, project, args),
         other => match seam::verb(session, other)? {
             Some(code) => Ok(code),
             None => Err(CliError::NotHere { verb: other.verb().to_owned() }),

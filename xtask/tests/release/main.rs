@@ -23,6 +23,7 @@ mod migration;
 mod place;
 mod plain;
 mod platforms;
+mod shared_cache;
 mod supply_chain;
 mod sweep;
 mod terminal;

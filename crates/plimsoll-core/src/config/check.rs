@@ -341,6 +341,7 @@ impl Check<'_> {
         }
         self.signing();
         self.advisories();
+        self.cache();
         if let Some(slack) = &config.notify.slack {
             self.source(&["notify", "slack", "webhook"], &slack.webhook);
         }
@@ -417,6 +418,14 @@ impl Check<'_> {
             self.key(path, format!("`{name}` is no name of a variable"), hint);
         } else if matches!(name, "HOST" | "PORT") || name.starts_with("PLIMSOLL_") {
             self.key(path, format!("`{name}` is set by Plimsoll"), "choose another name");
+        }
+    }
+
+    fn cache(&mut self) {
+        let repository = self.config.cache.repository.as_ref();
+        if repository.is_some_and(|one| one.tag.is_some() || one.digest.is_some()) {
+            let hint = "name the repository alone: each entry gets a tag of its own";
+            self.value(&["cache", "repository"], "a tag or digest where a repository is meant", hint);
         }
     }
 

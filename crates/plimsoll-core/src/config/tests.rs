@@ -127,6 +127,7 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
         ("[signing]\nkey = { env = \"a b\" }", (6, 15), "no such name", "API_KEY"),
         ("[advisories]\nlimit = \"severe\"", (6, 9), "severe", "`critical`"),
         ("[[advisories.ignore]]\nid = \"RUSTSEC-2024-0001\"\nreason = \" \"", (7, 10), "without a reason", "say why"),
+        ("[cache]\nrepository = \"h.example/shop/cache:1\"", (6, 14), "a tag or digest", "the repository alone"),
         ("bin = \"a b\"", (5, 7), "no name of a cargo package", ""),
     ] {
         check(rest, place, message, hint);

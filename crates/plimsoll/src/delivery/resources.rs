@@ -1,14 +1,14 @@
 //! What the steps of a release need from outside: blob store, registry, targets, somebody to ask. Making them starts
 //! nothing and sends nothing; the local target starts its supervisor, and the registry, when a step first asks.
 
-use super::{daemons, registries, signing, terminal::Terminal};
+use super::{cache, daemons, registries, signing, terminal::Terminal};
 use crate::{cli_error::CliError, report::RunReporter, session::Session};
 use plimsoll_core::{
     EnvironmentName, Secret,
     config::{Registry as RegistryConfig, Target as TargetConfig},
 };
 use plimsoll_deploy::{Meter, Prometheus, Queries, SecretSource, Target};
-use plimsoll_engine::{Resources, StepError};
+use plimsoll_engine::{Resources, Sharing, StepError};
 use plimsoll_http::{Client, ClientOptions};
 use plimsoll_local::{LocalPaths, LocalTarget, OciImages, supervisor::Launch};
 use plimsoll_oci::{BlobStore, RegistryClient};
@@ -131,9 +131,15 @@ pub(crate) async fn resources(
     let locator = delivery.locator(session);
     let trust = signing::trust(session);
     let asker = Terminal::new(session, reporter).await.map(|t| Arc::new(t) as Arc<dyn Asker>);
-    Ok(Resources::new()
+    let store = Arc::new(store);
+    let shared = cache::shared(session, &delivery.registry, Arc::clone(&store), &trust.builder().id);
+    let resources = match shared {
+        Some(shared) => Resources::new().with(Arc::new(Sharing(Arc::new(shared)))),
+        None => Resources::new(),
+    };
+    Ok(resources
         .with(Arc::new(locator))
-        .with(Arc::new(store))
+        .with(store)
         .with(Arc::new(trust))
         .with(Arc::new(origins))
         .with(Arc::new(Machine::look(workspace.sysroot(), &session.environment, &session.config.images.toolchains)))

@@ -20,7 +20,9 @@ pub(crate) fn is_elsewhere(project: &Project, command: &Command) -> bool {
         Command::Plan { pipeline, .. } | Command::Explain { pipeline: Some(pipeline), .. } => !project.has(pipeline),
         // The kinds of steps the checks are made of; anything else is looked for where everything is.
         Command::Explain { step, pipeline: None } => {
-            !["fmt", "clippy", "test", "docs", "tidy"].contains(&select::kind(step))
+            let checks =
+                ["advisories", "clippy", "deny", "docs", "fmt", "licences", "semver-checks", "test", "tidy", "unused"];
+            !checks.contains(&select::kind(step))
         }
         _ => false,
     }
