@@ -33,6 +33,17 @@ pub enum Event {
         /// For what, in words.
         what: String,
     },
+    /// How far a transfer is.
+    StepProgress {
+        /// Which.
+        step: Arc<str>,
+        /// What is moved, in words.
+        what: String,
+        /// Bytes that are there.
+        bytes: u64,
+        /// Bytes in all.
+        of: u64,
+    },
     /// A line of a step's log, secrets already redacted.
     StepLine {
         /// Which.

@@ -232,6 +232,12 @@ impl Cx {
         self.shared.observer.event(&Event::StepWaiting { step: self.step.clone(), what });
     }
 
+    /// Says how far a transfer is: of what, and how many bytes of how many are there.
+    pub fn progress(&self, what: impl Into<String>, bytes: u64, of: u64) {
+        let what = self.shared.redact(what.into());
+        self.shared.observer.event(&Event::StepProgress { step: self.step.clone(), what, bytes, of });
+    }
+
     /// Says something everybody should see, such as what was left out and why; the log gets it too.
     pub fn note(&self, note: impl Into<String>) {
         let note = self.shared.redact(note.into());

@@ -55,6 +55,9 @@ pub struct HostOptions {
     pub plain_http: bool,
     /// Who logs in, whatever the other sources have.
     pub credentials: Option<Credentials>,
+    /// Where its images are looked for first, each `host[:port]` with an optional path before the repositories' names. For pulls
+    /// by digest alone: what a tag means only the registry itself knows.
+    pub mirrors: Vec<String>,
 }
 
 /// A client for registries. Cheap to clone; clones share connections and tokens.

@@ -11,6 +11,7 @@ use plimsoll_core::{Classify, Digest, ErrorClass, Platform};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
+    panic::resume_unwind,
     path::Path,
 };
 
@@ -300,6 +301,21 @@ fn certificates() -> Vec<u8> {
         text.push_str("-----END CERTIFICATE-----\n");
     }
     text.into_bytes()
+}
+
+/// Writes a service's images for several platforms at the same time: compressing is most of the work, and each platform has
+/// another executable. Gives them in the order they were asked for.
+pub fn service_images(
+    store: &BlobStore,
+    services: &[ServiceImage<'_>],
+) -> Result<Vec<(Platform, Descriptor)>, ImageError> {
+    std::thread::scope(|scope| {
+        let write = |service| scope.spawn(move || service_image(store, service));
+        // As many threads as there are platforms, which are two.
+        let writing: Vec<_> = services.iter().map(write).collect();
+        let written = writing.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        services.iter().zip(written).map(|(service, image)| Ok((service.platform, image?))).collect()
+    })
 }
 
 /// Writes an image with `/bin/<name>`, a user `nonroot`, the certificates that are trusted and a `/tmp`, and nothing else; or

@@ -36,7 +36,9 @@ pub use descriptor::{
     MANIFEST, MAX_MANIFEST, ManifestError, ManifestView, PlatformSpec,
 };
 pub use elf::{NotRunnable, static_executable};
-pub use image::{Base, ImageError, ImageSpec, IndexSpec, ServiceImage, service_image, write_image, write_index};
+pub use image::{
+    Base, ImageError, ImageSpec, IndexSpec, ServiceImage, service_image, service_images, write_image, write_index,
+};
 pub use layer::{Compression, Contents, Entry, Layer, LayerError, check_path, write_layer};
 pub use layout::{LayoutError, NamedImage, write_archive, write_layout};
 pub use unpack::{Rootfs, UnpackError, UnpackLimits, unpack};

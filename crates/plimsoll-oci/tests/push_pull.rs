@@ -8,11 +8,11 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use common::{Lab, QUICK};
+use common::{Lab, QUICK, between};
 use plimsoll_core::{Classify, Digest, ErrorClass, ImageRef, Platform, Secret};
 use plimsoll_oci::{
-    AuthSource, BlobStore, ClientError, Credentials, ManifestView, RegistryClient, RegistryOptions, UnpackLimits,
-    unpack,
+    AuthSource, BlobStore, ClientError, Credentials, HostOptions, ManifestView, PushEvent, RegistryClient,
+    RegistryOptions, UnpackLimits, unpack,
 };
 use std::{
     net::SocketAddr,
@@ -221,4 +221,55 @@ async fn a_registry_that_takes_no_whole_blob_gets_chunks_and_lost_answers_are_fo
     assert!(lost.load(Ordering::Relaxed) >= 5);
     let here = BlobStore::open(lab.dir.path().join("pulled")).unwrap();
     lab.client().pull(&lab.image("a", "v1"), Platform::LinuxAmd64, &here).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_by_digest_comes_from_the_first_mirror_that_has_it_and_one_by_tag_from_its_own_registry() {
+    let (own, mirror, empty) = (Lab::start(), Lab::start(), Lab::start());
+    let index = own.index(1, 10_000);
+    let image = own.image("shop/api", "1");
+    own.client().push_index(&own.store, &index.digest, &image, &|_| ()).await.unwrap();
+    let there = mirror.image("copies/shop/api", "1");
+    mirror.client().push_index(&own.store, &index.digest, &there, &|_| ()).await.unwrap();
+    let path = |lab: &Lab| format!("{}/copies", lab.image("x", "1").registry);
+    let client = |mirrors: Vec<String>| {
+        let host = HostOptions { mirrors, ..HostOptions::default() };
+        let hosts = [(image.registry.clone(), host)].into();
+        RegistryClient::new(own.http.clone(), RegistryOptions { policy: QUICK, hosts, ..RegistryOptions::default() })
+    };
+    let gone = "127.0.0.1:9/copies".to_owned();
+    for (mirrors, wanted, from) in [
+        (vec![path(&mirror)], image.at(index.digest.clone()), &there.registry),
+        (vec![gone.clone(), path(&empty), path(&mirror)], image.at(index.digest.clone()), &there.registry),
+        (vec![gone, path(&empty)], image.at(index.digest.clone()), &image.registry),
+        (vec![path(&mirror)], image.clone(), &image.registry),
+    ] {
+        let here = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(here.path()).unwrap();
+        let pulled = client(mirrors.clone()).pull(&wanted, Platform::LinuxArm64, &store).await.unwrap();
+        assert_eq!(&pulled.from, from, "{mirrors:?} {wanted}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_push_tells_how_many_bytes_of_how_many_went_out() {
+    let lab = Lab::start();
+    let index = lab.index(1, 300_000);
+    // Each answer takes so long that some of it is seen on the way.
+    let slow = between(lab.address, |_| {
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        None
+    })
+    .await;
+    let image: ImageRef = format!("{slow}/kairos/api:1").parse().unwrap();
+    let told = Mutex::new(Vec::new());
+    let tell = |event| {
+        if let PushEvent::Moving { bytes, of } = event {
+            told.lock().unwrap().push((bytes, of));
+        }
+    };
+    let report = lab.client().push_index(&lab.store, &index.digest, &image, &tell).await.unwrap();
+    let told = told.into_inner().unwrap();
+    assert!(told.windows(2).all(|pair| pair[0].0 <= pair[1].0), "{told:?}");
+    assert!(told.iter().any(|(bytes, of)| *bytes > 0 && *of == report.bytes_sent), "{told:?} {report:?}");
 }

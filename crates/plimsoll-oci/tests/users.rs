@@ -67,7 +67,7 @@ impl Served {
             .map(|path| Client::new(&ClientOptions { roots: fs::read(path).unwrap(), ..options.clone() }).unwrap());
         let credentials =
             password.map(|password| Credentials { username: "ci".to_owned(), password: Secret::new(password) });
-        let host = HostOptions { http: own, plain_http: false, credentials };
+        let host = HostOptions { http: own, plain_http: false, credentials, mirrors: Vec::new() };
         let hosts = BTreeMap::from([(self.address.to_string(), host)]);
         let options_of_client = RegistryOptions { policy: QUICK, hosts, ..RegistryOptions::default() };
         RegistryClient::new(Client::new(&options).unwrap(), options_of_client)

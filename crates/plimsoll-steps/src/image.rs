@@ -12,7 +12,7 @@ use plimsoll_core::{
 use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
 use plimsoll_oci::{
     BlobStore, Compression, Descriptor, IndexSpec, MAX_MANIFEST, ManifestView, RegistryClient, ServiceImage,
-    service_image, write_index,
+    service_images, write_index,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -89,22 +89,23 @@ impl Pure for Image {
         };
         let mut bases = self.bases(cx, &store, &binaries).await?;
         let built = cx.blocking(move || {
-            let mut images = Vec::new();
-            for binary in &binaries {
-                let Compiled::Binary { platform, digest, .. } = binary else { continue };
-                let image = ServiceImage {
-                    name: service.as_str(),
-                    binary: &store.path(digest),
-                    platform: *platform,
-                    cmd: Vec::new(),
-                    env: Vec::new(),
-                    labels: labels.clone(),
-                    epoch,
-                    base: bases.remove(platform),
-                    compression,
-                };
-                images.push((*platform, service_image(&store, &image)?));
-            }
+            let compiled = binaries.iter().filter_map(|binary| match binary {
+                Compiled::Binary { platform, digest, .. } => Some((*platform, store.path(digest))),
+                Compiled::LeftOut { .. } => None,
+            });
+            let compiled: Vec<_> = compiled.collect();
+            let images = compiled.iter().map(|(platform, binary)| ServiceImage {
+                name: service.as_str(),
+                binary,
+                platform: *platform,
+                cmd: Vec::new(),
+                env: Vec::new(),
+                labels: labels.clone(),
+                epoch,
+                base: bases.remove(platform),
+                compression,
+            });
+            let images = service_images(&store, &images.collect::<Vec<_>>())?;
             let platforms = images.iter().map(|(p, d)| (*p, d.digest.clone())).collect();
             let index = write_index(&store, &IndexSpec { images, annotations: labels })?;
             Ok::<_, plimsoll_oci::ImageError>((index.digest, platforms))

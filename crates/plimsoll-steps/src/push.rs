@@ -9,7 +9,7 @@ use crate::{
 use futures_util::future::BoxFuture;
 use plimsoll_core::{ImageRef, RetryPolicy};
 use plimsoll_engine::{Cx, Effect, Step, StepError, World};
-use plimsoll_oci::{BlobStore, RegistryClient};
+use plimsoll_oci::{BlobStore, PushEvent, RegistryClient};
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -91,8 +91,13 @@ impl Effect for Push {
         for built in images {
             let image = address.image(built.service.as_str())?;
             cx.waiting(format!("the registry to take {}", built.service));
+            let moving = |event| {
+                if let PushEvent::Moving { bytes, of } = event {
+                    cx.progress(built.service.as_str(), bytes, of);
+                }
+            };
             let report = client
-                .push_index(&store, &built.digest, &image.tagged(&self.tag()), &|_| {})
+                .push_index(&store, &built.digest, &image.tagged(&self.tag()), &moving)
                 .await
                 .map_err(|e| StepError::of(&e).during(format!("cannot push {}", built.service)))?;
             cx.log(&format!(

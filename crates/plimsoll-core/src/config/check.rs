@@ -338,6 +338,12 @@ impl Check<'_> {
             if let Some(password) = &access.password {
                 self.source(&["registries", host, "password"], password);
             }
+            for (at, mirror) in access.mirrors.iter().enumerate() {
+                if format!("{mirror}/image").parse::<crate::ImageRef>().is_err() {
+                    let message = format!("`{mirror}` is no registry");
+                    self.value(&["registries", host, "mirrors", &at.to_string()], message, "as `host:5000/path`");
+                }
+            }
         }
         self.signing();
         self.advisories();

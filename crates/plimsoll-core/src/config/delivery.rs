@@ -75,6 +75,8 @@ pub struct RegistryAccess {
     pub ca: Option<PathBuf>,
     /// Speak plain HTTP to it, which it and everybody between may read and change; loopback always is spoken to so.
     pub plain_http: bool,
+    /// Where its images are looked for first when they are pulled by digest: `host[:port][/path]`.
+    pub mirrors: Vec<String>,
 }
 
 /// `[notify]`: who is told what happens.

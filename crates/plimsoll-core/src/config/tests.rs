@@ -116,6 +116,7 @@ fn mistakes_of_sense_are_told_with_their_place_and_a_hint() {
         ("[registries.\"a b\"]\nplain_http = true", (5, 13), "`a b` is no registry", "host"),
         ("[registries.\"a.io\"]\nusername = \"ci\"", (5, 13), "belong together", "both"),
         ("[registries.\"a.io\"]\nplain_http = true\nca = \"a.pem\"", (7, 6), "no certificates", "remove"),
+        ("[registries.\"a.io\"]\nmirrors = [\"https://b.io\"]", (6, 12), "no registry", "host:5000/path"),
         (
             "[images.toolchains.\"linux/arm64\"]\ntarget = \"x86_64-unknown-linux-gnu\"",
             (6, 10),

@@ -1,6 +1,6 @@
 //! Pull: one platform of an image into a store, every byte verified.
 
-use super::{ClientError, RegistryClient, Session, transfer_time};
+use super::{ClientError, RegistryClient, Session, auth::is_hub, transfer_time};
 use crate::{BlobError, BlobStore, Descriptor, MAX_MANIFEST};
 use bytes::Bytes;
 use plimsoll_core::{Digest, ImageRef, Platform};
@@ -22,6 +22,8 @@ pub struct PullReport {
     pub bytes_received: u64,
     /// Requests, repetitions included and those for tokens apart.
     pub requests: u64,
+    /// The registry that it came from: its own, or a mirror.
+    pub from: String,
 }
 
 #[derive(Deserialize)]
@@ -31,8 +33,35 @@ struct MadeFor {
 }
 
 impl RegistryClient {
-    /// Pulls the image for `platform` into `store`: index, manifest, configuration and layers.
+    /// Pulls the image for `platform` into `store`: index, manifest, configuration and layers. An image by digest comes from the
+    /// first of its registry's mirrors that has it; a mirror that has not, or does not answer, is passed over.
     pub async fn pull(
+        &self,
+        image: &ImageRef,
+        platform: Platform,
+        store: &BlobStore,
+    ) -> Result<PullReport, ClientError> {
+        for mirror in self.mirrors(image) {
+            if let Ok(report) = self.pull_from(&mirror, platform, store).await {
+                return Ok(report);
+            }
+        }
+        self.pull_from(image, platform, store).await
+    }
+
+    /// The same image in the mirrors of its registry.
+    fn mirrors(&self, image: &ImageRef) -> Vec<ImageRef> {
+        let named = self.options.hosts.get(&image.registry).filter(|_| image.digest.is_some());
+        let mirrors = named.map(|host| host.mirrors.as_slice()).unwrap_or_default();
+        let owner = if is_hub(&image.registry) && !image.repository.contains('/') { "library/" } else { "" };
+        let of = |mirror: &String| {
+            let digest = image.digest.as_ref()?;
+            format!("{}/{owner}{}@{digest}", mirror.trim_end_matches('/'), image.repository).parse().ok()
+        };
+        mirrors.iter().filter_map(of).collect()
+    }
+
+    async fn pull_from(
         &self,
         image: &ImageRef,
         platform: Platform,
@@ -67,6 +96,7 @@ impl RegistryClient {
             manifest: found,
             bytes_received: session.bytes.load(Ordering::Relaxed),
             requests: session.requests.load(Ordering::Relaxed),
+            from: image.registry.clone(),
         })
     }
 }

@@ -10,14 +10,18 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 /// Blobs sent at once: enough to hide one's round trips behind another's bytes.
 const CONCURRENT: usize = 3;
 /// Bytes of one chunk where a blob cannot be sent in one piece.
 const CHUNK: u64 = 16 * 1024 * 1024;
+
+/// How often it is told how far a push is: a bar that moves, and no more events than that takes.
+const TELL: Duration = Duration::from_millis(250);
 
 /// What a push did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +49,13 @@ pub enum PushEvent {
     BlobMounted(Descriptor),
     /// The blob was sent.
     BlobSent(Descriptor),
+    /// So many bytes of blobs went out, repetitions included, of so many that are to be sent; told a few times a second.
+    Moving {
+        /// Bytes that went out.
+        bytes: u64,
+        /// Bytes of blobs that the registry is not known to have.
+        of: u64,
+    },
     /// The manifest or index was sent.
     ManifestSent(Digest),
 }
@@ -62,22 +73,30 @@ impl RegistryClient {
         let session = self.session(image, "pull,push")?;
         let contents = Contents::read(store, digest, &session)?;
         let [sent, present, mounted] = [const { AtomicU32::new(0) }; 3];
-        futures_util::stream::iter(contents.blobs.into_values().map(|blob| {
-            let (session, sent, present, mounted) = (&session, &sent, &present, &mounted);
+        let left = AtomicU64::new(contents.blobs.values().map(|blob| blob.size).sum());
+        let blobs = futures_util::stream::iter(contents.blobs.into_values().map(|blob| {
+            let (session, sent, present, mounted, left) = (&session, &sent, &present, &mounted, &left);
             async move {
+                let size = blob.size;
                 let (count, event) = match session.push_blob(store, &blob).await? {
                     Arrived::Before => (present, PushEvent::BlobPresent(blob)),
                     Arrived::Mounted => (mounted, PushEvent::BlobMounted(blob)),
                     Arrived::Sent => (sent, PushEvent::BlobSent(blob)),
                 };
+                if !matches!(event, PushEvent::BlobSent(_)) {
+                    left.fetch_sub(size, Ordering::Relaxed);
+                }
                 count.fetch_add(1, Ordering::Relaxed);
                 progress(event);
                 Ok::<(), ClientError>(())
             }
         }))
         .buffer_unordered(CONCURRENT)
-        .try_collect::<()>()
-        .await?;
+        .try_collect::<()>();
+        tokio::select! {
+            arrived = blobs => arrived?,
+            () = session.tell(&left, progress) => {}
+        }
         for (digest, media_type, bytes) in &contents.manifests {
             session.put_manifest(digest.as_str(), digest, media_type, bytes).await?;
             progress(PushEvent::ManifestSent(digest.clone()));
@@ -135,6 +154,15 @@ enum Begun {
 }
 
 impl Session<'_> {
+    /// Tells how far it is, for as long as it is waited for.
+    async fn tell(&self, left: &AtomicU64, progress: &(dyn Fn(PushEvent) + Send + Sync)) {
+        loop {
+            tokio::time::sleep(TELL).await;
+            let (bytes, of) = (self.bytes.load(Ordering::Relaxed), left.load(Ordering::Relaxed));
+            progress(PushEvent::Moving { bytes, of });
+        }
+    }
+
     /// A manifest of the store here, which is to be pushed.
     pub(super) fn local(&self, store: &BlobStore, digest: &Digest) -> Result<(Vec<u8>, ManifestView), ClientError> {
         let bytes = store.read(digest, MAX_MANIFEST)?;

@@ -50,7 +50,7 @@ fn of_host(
         }
         _ => None,
     };
-    Ok(HostOptions { http, plain_http: access.plain_http, credentials })
+    Ok(HostOptions { http, plain_http: access.plain_http, credentials, mirrors: access.mirrors.clone() })
 }
 
 /// Docker's own file, if there is one.

@@ -32,7 +32,8 @@ pub(crate) fn line(event: &Event, mode: Mode) -> Option<String> {
             one_line(error)
         )),
         Event::StepEnded { step, ending, millis } => ended(step, ending, *millis, mode),
-        Event::StepLine { .. } | Event::RunEnded { .. } => None,
+        // A line for each would fill a log.
+        Event::StepProgress { .. } | Event::StepLine { .. } | Event::RunEnded { .. } => None,
     }
 }
 

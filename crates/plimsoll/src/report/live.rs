@@ -24,6 +24,17 @@ pub(crate) struct Live {
 struct Working {
     bar: ProgressBar,
     expected: String,
+    /// Whether it shows bytes.
+    moving: bool,
+}
+
+/// A step that works.
+const SPINNING: &str = "  {spinner}  {prefix}  {elapsed} {wide_msg}";
+/// A step that moves bytes.
+const MOVING: &str = "  {spinner}  {prefix}  {elapsed} [{bar:24}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are well-formed")
 }
 
 impl Live {
@@ -37,6 +48,7 @@ impl Live {
             Event::StepStarted { step, expected_millis } => self.begin(step, *expected_millis),
             Event::StepWaiting { step, what } => self.say(step, &format!("waiting for {}", one_line(what))),
             Event::StepLine { step, line } => self.say(step, &one_line(line)),
+            Event::StepProgress { step, what, bytes, of } => self.move_on(step, &one_line(what), *bytes, *of),
             other => {
                 if let Event::StepEnded { step, .. } = other
                     && let Some(working) = self.working.remove(step)
@@ -53,19 +65,32 @@ impl Live {
 
     fn begin(&mut self, step: &Arc<str>, expected_millis: Option<u64>) {
         let bar = self.bars.add(ProgressBar::new_spinner());
-        let template = "  {spinner}  {prefix}  {elapsed} {wide_msg}";
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
+        bar.set_style(style(SPINNING));
         bar.set_prefix(step.to_string());
         let expected = expected_millis.map(|millis| format!("of about {}  ", duration(millis))).unwrap_or_default();
         bar.set_message(expected.clone());
         if self.held.is_none() {
             bar.enable_steady_tick(TICK);
         }
-        self.working.insert(Arc::clone(step), Working { bar, expected });
+        self.working.insert(Arc::clone(step), Working { bar, expected, moving: false });
     }
 
-    fn say(&self, step: &Arc<str>, what: &str) {
-        if let Some(working) = self.working.get(step) {
+    /// Shows a bar in bytes, until the step says something else.
+    fn move_on(&mut self, step: &Arc<str>, what: &str, bytes: u64, of: u64) {
+        let Some(working) = self.working.get_mut(step) else { return };
+        if !std::mem::replace(&mut working.moving, true) {
+            working.bar.set_style(style(MOVING));
+        }
+        working.bar.set_length(of.max(bytes));
+        working.bar.set_position(bytes);
+        working.bar.set_message(what.to_owned());
+    }
+
+    fn say(&mut self, step: &Arc<str>, what: &str) {
+        if let Some(working) = self.working.get_mut(step) {
+            if std::mem::take(&mut working.moving) {
+                working.bar.set_style(style(SPINNING));
+            }
             working.bar.set_message(format!("{}{what}", working.expected));
         }
     }
@@ -109,5 +134,30 @@ impl Live {
             working.bar.finish_and_clear();
         }
         let _ = self.bars.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Style;
+    use indicatif::InMemoryTerm;
+
+    #[test]
+    fn a_step_that_moves_bytes_shows_how_many_of_how_many_until_it_says_something_else() {
+        let mut live = Live::new(Mode { style: Style::Live, color: false, quiet: false });
+        let screen = InMemoryTerm::new(5, 100);
+        live.bars.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 20));
+        let step: Arc<str> = "push".into();
+        live.event(&Event::StepStarted { step: Arc::clone(&step), expected_millis: None });
+        let (bytes, of) = (512 * 1024, 2 * 1024 * 1024);
+        live.event(&Event::StepProgress { step: Arc::clone(&step), what: "web".into(), bytes, of });
+        live.working[&step].bar.force_draw();
+        let shown = screen.contents();
+        assert!(shown.contains("push") && shown.contains("512.00 KiB of 2.00 MiB") && shown.contains("web"), "{shown}");
+        live.event(&Event::StepWaiting { step: Arc::clone(&step), what: "the registry".into() });
+        live.working[&step].bar.force_draw();
+        let shown = screen.contents();
+        assert!(shown.contains("waiting for the registry") && !shown.contains("KiB"), "{shown}");
     }
 }
