@@ -95,6 +95,17 @@ async fn until(f: &dyn Fixture, what: &str, fact: impl Fn(&Observation) -> bool)
     }
 }
 
+/// Asks until a service answers anything but that nobody is there.
+async fn reached(f: &dyn Fixture, url: &str) {
+    let begun = Instant::now();
+    // Ends by the bound on patience.
+    while let Err(failure) = ask(f.prober(), url, &asks("/kept", "")).await {
+        let nobody = failure.status.is_none_or(|status| status == 503);
+        assert!(nobody && begun.elapsed() < PATIENCE, "a started service is reached, in time: {failure:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Stands a service up and waits until it is ready.
 async fn stand(f: &dyn Fixture, spec: &ServiceSpec, slot: Slot, release: &Release) {
     f.target().stand_up(spec, slot, release).await.expect("the slot stands up");
@@ -429,6 +440,8 @@ async fn copied(f: &dyn Fixture) {
     assert!(told.contains('9') && format!("{told} {said}").contains("damaged"), "{told} {said}");
     let started = target.start(stopped, "ann").await.expect("started");
     until(f, "a started environment serves again", |seen| !seen.stopped && !ended(seen)).await;
+    // What is ready gets traffic a moment later in a cluster: who asks next waits for that, and then for the right answer.
+    reached(f, &url).await;
     asked("/kept", "late").await;
 
     let stopped = target.stop(started, "ann", None).await.expect("stopped");
@@ -436,6 +449,7 @@ async fn copied(f: &dyn Fixture) {
     target.restore(stopped, name, &copy).await.expect("the copy is put back");
     target.start(stopped, "ann").await.expect("started");
     until(f, "a started environment serves again", |seen| !seen.stopped && !ended(seen)).await;
+    reached(f, &url).await;
     asked("/kept", "early").await;
 }
 

@@ -89,7 +89,7 @@ pub(crate) struct Execution<'a> {
     started: HashMap<usize, Started>,
     tasks: HashMap<tokio::task::Id, usize>,
     busy: HashSet<&'static str>,
-    giving: Giving,
+    pub(crate) giving: Giving,
 }
 
 impl<'a> Execution<'a> {
@@ -146,7 +146,6 @@ impl<'a> Execution<'a> {
             self.cancel.cancel();
             while self.running.join_next().await.is_some() {}
         }
-        self.giving.end().await;
         result
     }
 

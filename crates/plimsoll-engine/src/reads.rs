@@ -17,6 +17,10 @@ pub struct Component {
     pub name: String,
     /// The hash of what it holds.
     pub hash: Fingerprint,
+    /// Whether it changes by itself, with the time or the machine: it decides whether an output is taken from the cache, but a
+    /// run that goes on later does not do so with other sources because of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub volatile: bool,
 }
 
 /// The components a step declares, in the order in which they were added.
@@ -36,7 +40,13 @@ impl Reads {
 
     /// Adds a component whose hash is known.
     pub fn add_hashed(&mut self, name: impl Into<String>, hash: Fingerprint) -> &mut Self {
-        self.0.push(Component { name: name.into(), hash });
+        self.0.push(Component { name: name.into(), hash, volatile: false });
+        self
+    }
+
+    /// Adds a component that changes by itself, such as a day, what the world knows, or which tool is installed.
+    pub fn add_volatile(&mut self, name: impl Into<String>, hash: Fingerprint) -> &mut Self {
+        self.0.push(Component { name: name.into(), hash, volatile: true });
         self
     }
 
@@ -81,6 +91,10 @@ pub fn hash_file(path: &Path) -> std::io::Result<Fingerprint> {
     if meta.is_dir() {
         return Ok(Fingerprint::of_parts([b"directory".as_slice()]));
     }
+    if !meta.is_file() {
+        // A pipe or a device has no content, and reading it may never end.
+        return Ok(Fingerprint::of_parts([b"special".as_slice()]));
+    }
     let kind: &[u8] = if meta.permissions().mode() & 0o111 == 0 { b"file" } else { b"executable" };
     Ok(Fingerprint::of_parts([kind, &fs::read(path)?]))
 }
@@ -101,7 +115,9 @@ mod tests {
     use super::*;
 
     fn list(of: &[(&str, &str)]) -> Vec<Component> {
-        of.iter().map(|(n, v)| Component { name: (*n).to_owned(), hash: Fingerprint::of(v.as_bytes()) }).collect()
+        of.iter()
+            .map(|(n, v)| Component { name: (*n).to_owned(), hash: Fingerprint::of(v.as_bytes()), volatile: false })
+            .collect()
     }
 
     #[test]

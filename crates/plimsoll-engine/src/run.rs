@@ -403,6 +403,9 @@ impl Setup {
         };
         self.state.set_head(head, &run).map_err(state)?;
         drop(guards);
+        // Nobody waits for this any more but whoever gave the command; where something went wrong, not even they.
+        let well = matches!(outcome, RunOutcome::Succeeded | RunOutcome::Parked);
+        execution.giving.end(well && !cancel.is_cancelled()).await;
         self.observer.event(&Event::RunEnded { run: run.clone(), outcome, millis });
         Ok(Report { run, outcome, steps: step_reports(&pipeline.nodes, execution.ended), stuck, changed, millis })
     }
@@ -497,7 +500,11 @@ fn read_all(nodes: &[Node], shared: &Arc<Shared>) -> Result<Vec<Option<Reads>>, 
 }
 
 fn reads_hash(reads: &Reads) -> Fingerprint {
-    let parts = reads.components().iter().flat_map(|c| [c.name.as_bytes(), c.hash.as_bytes().as_slice()]);
+    let parts = reads
+        .components()
+        .iter()
+        .filter(|c| !c.volatile)
+        .flat_map(|c| [c.name.as_bytes(), c.hash.as_bytes().as_slice()]);
     Fingerprint::of_parts(parts)
 }
 

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use plimsoll_core::{Digest, Fingerprint};
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use tokio::{task::JoinHandle, time::Instant};
 
 /// How long the end of a run waits for what is still being given away: a slow registry must not hold a release up.
 const GIVING: Duration = Duration::from_mins(5);
@@ -126,7 +126,7 @@ async fn try_take(
 
 /// What is being given away while the run goes on.
 #[derive(Default)]
-pub(crate) struct Giving(JoinSet<()>);
+pub(crate) struct Giving(Vec<(Cx, JoinHandle<()>)>);
 
 impl Giving {
     /// Begins to give an output away.
@@ -143,18 +143,28 @@ impl Giving {
         let Some(leaves) = node.action.leaves(&cx, finished).filter(|_| node.action.is_shared()) else { return };
         let Hit { output, discovered } = hit;
         let kept = Kept { step: Arc::clone(&node.name), output, discovered, millis };
-        self.0.spawn(async move {
-            if let Err(error) = sharing.0.give(&cx, &print, &kept, &leaves).await {
+        let step = cx.clone();
+        let giving = tokio::spawn(async move {
+            let given = tokio::select! {
+                given = sharing.0.give(&cx, &print, &kept, &leaves) => given,
+                () = cx.cancel().cancelled() => return,
+            };
+            if let Err(error) = given {
                 cx.note(format!("not given to the shared cache: {error}"));
             }
         });
+        self.0.push((step, giving));
     }
 
-    /// Waits for what is under way, for a while.
-    pub(crate) async fn end(&mut self) {
-        let all = async { while self.0.join_next().await.is_some() {} };
-        if tokio::time::timeout(GIVING, all).await.is_err() {
-            self.0.abort_all();
+    /// Waits a while for what is under way, or breaks it off at once.
+    pub(crate) async fn end(&mut self, wait: bool) {
+        let until = Instant::now() + if wait { GIVING } else { Duration::ZERO };
+        for (cx, mut giving) in self.0.drain(..) {
+            if giving.is_finished() || tokio::time::timeout_at(until, &mut giving).await.is_ok() {
+                continue;
+            }
+            giving.abort();
+            cx.note("not given to the shared cache: the run has ended");
         }
     }
 }

@@ -76,6 +76,22 @@ async fn work_that_was_left_out_is_shown_with_its_reason_is_kept_nowhere_and_is_
 }
 
 #[tokio::test]
+async fn what_changes_by_itself_decides_about_the_cache_and_keeps_no_run_from_going_on() {
+    let of_day = |day: u64| {
+        pipeline("day", move |g| {
+            g.pure("build", Work { day, ..Work::new("build") }, nothing());
+        })
+    };
+    let mut place = Place::new();
+    place.fake.fail("work build", ErrorClass::CheckFailed);
+    assert_eq!(place.start(&of_day(1)).await.unwrap().outcome, RunOutcome::Failed);
+    place.fake.mend("work build");
+    assert_eq!(words(&place.resume(&of_day(2)).await.unwrap())["work[build]"], "done");
+    assert_eq!(words(&place.start_another(&of_day(2), 2).await)["work[build]"], "cached");
+    assert_eq!(words(&place.start_another(&of_day(3), 3).await)["work[build]"], "done");
+}
+
+#[tokio::test]
 async fn a_changed_plan_is_refused_with_both_hashes_and_the_steps_that_differ() {
     let place = Place::new();
     place.fake.fail("work b", ErrorClass::CheckFailed);

@@ -5,13 +5,14 @@ mod common;
 
 use common::{Place, Work, nothing, words};
 use futures_util::future::BoxFuture;
-use plimsoll_core::Fingerprint;
+use plimsoll_core::{Fingerprint, RunOutcome};
 use plimsoll_engine::{Cx, Found, Kept, Leaf, Pipeline, SharedCache, Sharing, StepError, pipeline};
 use std::{
     collections::BTreeMap,
     fs,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 /// A cache in memory. What an output stands for is copied by its name.
@@ -19,6 +20,8 @@ use std::{
 struct Memory {
     entries: Mutex<BTreeMap<Fingerprint, Entry>>,
     broken: Mutex<bool>,
+    /// Nothing that is given arrives.
+    slow: Mutex<bool>,
 }
 
 #[derive(Clone)]
@@ -75,6 +78,9 @@ impl SharedCache for Hub {
         leaves: &'a [Leaf],
     ) -> BoxFuture<'a, Result<(), StepError>> {
         Box::pin(async move {
+            if *self.0.slow.lock().unwrap() {
+                std::future::pending::<()>().await;
+            }
             let files = leaves.iter().map(|leaf| match leaf {
                 Leaf::File(path) => (path.clone(), fs::read(cx.root().join(path)).unwrap()),
                 Leaf::Blob(_) => panic!("{leaf:?}"),
@@ -159,5 +165,27 @@ async fn an_entry_that_does_not_fit_and_a_cache_that_does_not_answer_cost_the_wo
             .iter()
             .any(|event| format!("{event:?}").contains("not taken from the shared cache"));
         assert!(noted, "{:?}", second.recorder.events());
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_failed_or_was_stopped_waits_for_nothing_that_is_given_away() {
+    for stopped in [false, true] {
+        let hub: Arc<Memory> = Arc::default();
+        *hub.slow.lock().unwrap() = true;
+        let place = machine(&hub);
+        let cancel = place.cancel.clone();
+        place.fake.on("work b", move |_, _| {
+            let cancel = cancel.clone();
+            async move {
+                if stopped {
+                    cancel.cancel();
+                }
+                Err(StepError::check("broken on purpose"))
+            }
+        });
+        // Much less than the time that a run which went well waits.
+        let ended = tokio::time::timeout(Duration::from_secs(20), place.start(&two())).await;
+        assert_ne!(ended.expect("it ends").unwrap().outcome, RunOutcome::Succeeded);
     }
 }

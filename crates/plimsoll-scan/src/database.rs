@@ -14,6 +14,10 @@ use std::{
 
 /// The standard library's name, in bills of materials and in the database.
 const STD: &str = "std";
+/// Twenty times as many as `RustSec` had in ten years.
+const MAX_ADVISORIES: usize = 20_000;
+/// Bytes of one; the longest have some ten thousand.
+const MAX_ADVISORY: u64 = 256 * 1024;
 /// Where advisories about crates lie.
 const CRATES: &str = "crates";
 /// Where those about what comes with the compiler lie.
@@ -163,7 +167,7 @@ impl Database {
                 continue;
             }
             for file in files(&directory).map_err(unreadable)? {
-                let text = fs::read_to_string(&file).map_err(unreadable)?;
+                let text = read_bounded(&file).map_err(unreadable)?;
                 let entry = Entry::parse(&text).map_err(|reason| DatabaseError::Strange { path: file, reason })?;
                 advisories.entry((collection, entry.facts.package.clone())).or_default().push(entry);
             }
@@ -234,8 +238,20 @@ fn files(collection: &Path) -> io::Result<Vec<PathBuf>> {
         let paths = paths.collect::<io::Result<Vec<_>>>()?;
         let is_advisory = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
         found.extend(paths.into_iter().filter(is_advisory));
+        if found.len() > MAX_ADVISORIES {
+            return Err(io::Error::other(format!("it has more than {MAX_ADVISORIES} advisories")));
+        }
     }
     Ok(found)
+}
+
+/// A file's text: of a plain file, because a repository may hold links to anything, and of a bounded one.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let meta = fs::symlink_metadata(path)?;
+    if !meta.is_file() || meta.len() > MAX_ADVISORY {
+        return Err(io::Error::other(format!("{} is no file of at most {MAX_ADVISORY} bytes", path.display())));
+    }
+    fs::read_to_string(path)
 }
 
 #[cfg(test)]
@@ -311,7 +327,11 @@ pub(crate) mod tests {
         fs::create_dir(empty.path().join("crates")).unwrap();
         assert!(matches!(Database::open(empty.path()), Err(DatabaseError::Empty { .. })));
         fs::create_dir(empty.path().join("crates/a")).unwrap();
-        fs::write(empty.path().join("crates/a/RUSTSEC-2026-0001.md"), "rubbish").unwrap();
+        let advisory = empty.path().join("crates/a/RUSTSEC-2026-0001.md");
+        fs::write(&advisory, "rubbish").unwrap();
         assert!(matches!(Database::open(empty.path()), Err(DatabaseError::Strange { .. })));
+        fs::remove_file(&advisory).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &advisory).unwrap();
+        assert!(matches!(Database::open(empty.path()), Err(DatabaseError::Unreadable { .. })));
     }
 }

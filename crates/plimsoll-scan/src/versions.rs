@@ -3,7 +3,7 @@
 //! Requirements are read as ranges of the order of versions, so that a pre-release of a patched version counts as older, and one
 //! of a later version as patched; as dependencies they would match no pre-release at all.
 
-use semver::{Comparator, Op, Version, VersionReq};
+use semver::{Comparator, Op, Prerelease, Version, VersionReq};
 use serde::Deserialize;
 
 /// `[versions]` of an advisory.
@@ -34,20 +34,30 @@ fn is_within(comparator: &Comparator, version: &Version) -> bool {
         Op::Greater => *version > least,
         Op::Less => *version < least,
         Op::LessEq => *version <= least,
-        Op::Tilde => *version >= least && *version < Version::new(*major, least.minor + 1, 0),
-        Op::Caret => *version >= least && *version < next_incompatible(*major, least.minor, least.patch),
+        Op::Tilde => *version >= least && *version < before_any(after(*major, *minor)),
+        Op::Caret => *version >= least && *version < before_any(next_incompatible(*major, *minor, *patch)),
         // Others are added to semver one day; `>=` is by far the most used.
         _ => *version >= least,
     }
 }
 
-/// The first version that a caret leaves out: the leftmost number that is not zero is one more.
-const fn next_incompatible(major: u64, minor: u64, patch: u64) -> Version {
-    match (major, minor) {
-        (0, 0) => Version::new(0, 0, patch + 1),
-        (0, _) => Version::new(0, minor + 1, 0),
-        _ => Version::new(major + 1, 0, 0),
+/// The version after all with this major number and, where it is named, this minor one.
+fn after(major: u64, minor: Option<u64>) -> Version {
+    minor.map_or_else(|| Version::new(major + 1, 0, 0), |minor| Version::new(major, minor + 1, 0))
+}
+
+/// The first version that a caret leaves out: the leftmost number that is not zero, of those that are named, is one more.
+fn next_incompatible(major: u64, minor: Option<u64>, patch: Option<u64>) -> Version {
+    match (major, minor, patch) {
+        (0, Some(0), Some(patch)) => Version::new(0, 0, patch + 1),
+        (0, minor, _) => after(0, minor),
+        _ => after(major, None),
     }
+}
+
+/// The lowest pre-release of a version: a range that ends before the version ends before those.
+fn before_any(version: Version) -> Version {
+    Version { pre: Prerelease::new("0").expect("a number is a pre-release"), ..version }
 }
 
 #[cfg(test)]
@@ -61,14 +71,28 @@ mod tests {
         let pre = || select(vec!["", "", "-0", "-alpha", "-rc.1"]);
         let version =
             move || (number(), number(), number(), pre()).prop_map(|(a, b, c, pre)| format!("{a}.{b}.{c}{pre}"));
-        let op = select(vec![">=", ">=", "^", ">", "<", "<=", "="]);
-        let single = (op, version()).prop_map(|(op, version)| format!("{op}{version}"));
+        let op = select(vec![">=", ">=", "^", "^", "~", ">", "<", "<=", "="]);
+        let short = (number(), proptest::option::of(number())).prop_map(|(major, minor)| match minor {
+            Some(minor) => format!("{major}.{minor}"),
+            None => format!("{major}"),
+        });
+        let single = (op, prop_oneof![3 => version(), 1 => short]).prop_map(|(op, version)| format!("{op}{version}"));
         let range = (version(), version()).prop_map(|(from, to)| format!(">={from}, <{to}"));
         let list = || proptest::collection::vec(prop_oneof![single.clone(), range.clone()], 0..3);
         (version(), list(), list())
     }
 
+    #[test]
+    fn a_pre_release_of_what_a_range_ends_before_is_not_in_it() {
+        let versions: Versions = toml::from_str("patched = [\"^0.4.20\", \">=0.5.1\"]").unwrap();
+        let concern = |version: &str| versions.concern(&version.parse().unwrap());
+        assert!(concern("0.5.0-alpha.1") && concern("0.5.0") && concern("0.4.19"));
+        assert!(!concern("0.4.21") && !concern("0.5.1") && !concern("0.6.0-alpha.1"));
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
+
         #[test]
         fn versions_are_told_apart_as_the_databases_own_library_does((version, patched, unaffected) in text()) {
             let toml = format!("patched = {patched:?}\nunaffected = {unaffected:?}");

@@ -6,7 +6,7 @@ use crate::{
     inputs::Inputs,
     scan::{Scanned, conclude},
 };
-use plimsoll_core::config::Advisories as Rules;
+use plimsoll_core::{Fingerprint, config::Advisories as Rules};
 use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
 use plimsoll_scan::Lockfile;
 use serde::Serialize;
@@ -39,12 +39,9 @@ impl Pure for Advisories {
         let mut reads = Reads::nothing();
         reads.files(cx.root(), [PathBuf::from(LOCK)])?;
         let source = AdvisorySource::new(cx.root(), &self.rules);
-        reads.add_hashed("what is known of crates", source.identity(cx.now()));
-        // What is ignored until a day counts again after it.
-        let ignored = self.rules.ignore.iter().any(|one| one.until.is_some());
-        if ignored {
-            reads.add("today", &cx.now().readable().as_bytes()[..10]);
-        }
+        reads.add_volatile("what is known of crates", source.identity(cx.now()));
+        // What is ignored until a day counts again after it, and a database gets old.
+        reads.add_volatile("today", Fingerprint::of(&cx.now().readable().as_bytes()[..10]));
         Ok(reads)
     }
 

@@ -5,13 +5,14 @@ use crate::git::git;
 use plimsoll_core::{Fingerprint, Timestamp, config::Advisories as Rules};
 use plimsoll_engine::{StepError, write_atomically};
 use plimsoll_process::{Cancel, Cmd, Environment, ProcessError};
-use plimsoll_scan::{Database, Dependency, Finding, Limits, Place};
+use plimsoll_scan::{Database, Dependency, Finding, Level, Limits, Place};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Where checkouts lie, relative to the workspace's root.
@@ -22,6 +23,8 @@ const FRESH: Duration = Duration::from_hours(1);
 const FETCH: Duration = Duration::from_secs(45);
 /// After a failure nobody tries again for so long: several steps of a release ask.
 const PAUSE: Duration = Duration::from_mins(5);
+/// How often it is looked whether somebody else has fetched them.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Files of a snapshot that are looked at to tell whether it changed.
 const MAX_FILES: usize = 100_000;
 
@@ -67,11 +70,18 @@ impl Known {
 
     /// What is wrong with libraries, by name and version.
     pub fn findings(&self, libraries: &BTreeSet<(String, String)>) -> Vec<Finding> {
-        // Of what is no version nobody knows anything.
-        let dependencies = libraries
-            .iter()
-            .filter_map(|(name, version)| Some(Dependency { name: name.clone(), version: version.parse().ok()? }));
-        dependencies.flat_map(|dependency| self.concerning(&dependency, None)).collect()
+        let of = |(name, version): &(String, String)| match version.parse() {
+            Ok(version) => self.concerning(&Dependency { name: name.clone(), version }, None),
+            // It is in no range, and nobody can say that it is sound.
+            Err(_) => {
+                vec![Finding::new(
+                    "unknown-version",
+                    Level::Error,
+                    format!("{name} has the version `{version}`, which is none"),
+                )]
+            }
+        };
+        libraries.iter().flat_map(of).collect()
     }
 }
 
@@ -150,7 +160,8 @@ impl<'a> AdvisorySource<'a> {
     fn fetched(&self) -> Option<Fetched> {
         let bytes = fs::read(self.checkouts().join("fetched.json")).ok()?;
         let fetched: Fetched = serde_json::from_slice(&bytes).ok()?;
-        (fetched.from == self.rules.database && self.checkouts().join(&fetched.commit).is_dir()).then_some(fetched)
+        let is_there = is_commit(&fetched.commit) && self.checkouts().join(&fetched.commit).is_dir();
+        (fetched.from == self.rules.database && is_there).then_some(fetched)
     }
 
     /// The newest checkout, fetched anew if it is time to.
@@ -167,7 +178,7 @@ impl<'a> AdvisorySource<'a> {
         }
         let fetched = match self.failed(now) {
             Some(error) => Err(StepError::external(error)),
-            None => self.fetch(environment, cancel, now).await,
+            None => self.alone(cancel, self.fetch(environment, cancel, now)).await,
         };
         match (fetched, known) {
             (Ok(fetched), _) => Ok(fetched),
@@ -188,11 +199,41 @@ impl<'a> AdvisorySource<'a> {
         (failed.from == self.rules.database && !is_older(failed.at, now, PAUSE)).then_some(failed.error)
     }
 
+    /// Does something that one process does at a time, and one step of it.
+    async fn alone<T>(
+        &self,
+        cancel: &Cancel,
+        work: impl Future<Output = Result<T, StepError>>,
+    ) -> Result<T, StepError> {
+        let failed = |e: io::Error| StepError::external(format!("cannot write {CHECKOUTS}")).caused_by(&e);
+        fs::create_dir_all(self.checkouts()).map_err(failed)?;
+        let file = File::options().create(true).truncate(false).write(true).open(self.checkouts().join("lock"));
+        let (file, begun) = (file.map_err(failed)?, Instant::now());
+        // Ends by the bound on fetching, which whoever has the lock keeps to.
+        while let Err(error) = file.try_lock() {
+            match error {
+                TryLockError::Error(error) => return Err(failed(error)),
+                TryLockError::WouldBlock if cancel.is_cancelled() || begun.elapsed() > 2 * FETCH => {
+                    return Err(StepError::external("somebody else fetches them, and does not come to an end"));
+                }
+                TryLockError::WouldBlock => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+        work.await
+    }
+
     async fn fetch(&self, environment: &Environment, cancel: &Cancel, now: Timestamp) -> Result<Fetched, StepError> {
+        // Whoever had the lock before may have done it.
+        if let Some(fetched) = self.fetched().filter(|fetched| !is_due(fetched, now)) {
+            return Ok(fetched);
+        }
+        if let Some(error) = self.failed(now) {
+            return Err(StepError::external(error));
+        }
         let failed = |e: io::Error| StepError::external(format!("cannot write {CHECKOUTS}")).caused_by(&e);
         let checkouts = self.checkouts();
-        fs::create_dir_all(&checkouts).map_err(failed)?;
-        let fresh = checkouts.join(format!(".new-{}", std::process::id()));
+        let fresh = checkouts.join(".new");
+        // What is left of one that was killed.
         let _ = fs::remove_dir_all(&fresh);
         let clone = Cmd::new("git")
             .args(["clone", "--quiet", "--depth", "1", "--single-branch", "--no-tags", "--"])
@@ -218,6 +259,7 @@ impl<'a> AdvisorySource<'a> {
         let said = git(&fresh, environment, &["log", "-1", "--format=%H %ct"]).await.map_err(|e| StepError::of(&e))?;
         let parsed =
             said.trim().split_once(' ').and_then(|(commit, time)| Some((commit.to_owned(), time.parse().ok()?)));
+        let parsed = parsed.filter(|(commit, _): &(String, i64)| is_commit(commit));
         let (commit, committed_at) = parsed.ok_or_else(|| StepError::external("git names no commit of it"))?;
         let to = checkouts.join(&commit);
         if to.is_dir() {
@@ -229,12 +271,21 @@ impl<'a> AdvisorySource<'a> {
         let fetched = Fetched { from: self.rules.database.clone(), commit, committed_at, at: now.as_secs() };
         let text = serde_json::to_vec(&fetched).expect("plain data");
         write_atomically(&checkouts.join("fetched.json"), &text).map_err(failed)?;
-        // Whoever still reads the one before has it open or reads it again.
-        if let Some(before) = before.filter(|before| before.commit != fetched.commit) {
-            let _ = fs::remove_dir_all(checkouts.join(before.commit));
+        // The one before stays for whoever reads it now; those before that go.
+        let kept = [Some(&fetched.commit), before.as_ref().map(|before| &before.commit)];
+        for entry in fs::read_dir(&checkouts).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_commit(&name) && !kept.contains(&Some(&name)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
         Ok(fetched)
     }
+}
+
+/// Whether this is a commit's full name: it becomes that of a directory.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn is_due(fetched: &Fetched, now: Timestamp) -> bool {

@@ -9,7 +9,7 @@ use crate::{
 use plimsoll_engine::{Cx, Pure, Reads, Step, StepError};
 use plimsoll_scan::deny::findings;
 use serde::Serialize;
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 const DENY: Scanner = Scanner { program: "cargo-deny" };
 const CONFIGURATION: [&str; 3] = ["deny.toml", ".deny.toml", ".cargo/deny.toml"];
@@ -56,12 +56,13 @@ impl Pure for Deny {
         }
         let args = ["deny", "--all-features", "--format", "json", "--color", "never", "check"];
         let wanted = ["bans", "licenses", "sources"];
-        let exit = cx.command(cargo::cargo(cx, &[&args[..], &wanted].concat())).await?;
-        let log = fs::read_to_string(cx.log_path()).unwrap_or_default();
-        let found = findings(&log, "Cargo.lock");
-        let scanned = conclude(cx, DENY.program, &found)?;
-        // It failed for a reason that is none of its findings: a configuration that does not read.
-        if exit.success() { Ok(scanned) } else { Err(StepError::user("cargo-deny failed").with_detail(cx.log_tail())) }
+        let output = cx.output(cargo::cargo(cx, &[&args[..], &wanted].concat())).await?;
+        let scanned = conclude(cx, DENY.program, &findings(&output.stderr_text(), "Cargo.lock"))?;
+        if output.exit.success() {
+            return Ok(scanned);
+        }
+        // It failed for a reason that is none of its findings.
+        Err(StepError::external("cargo-deny failed").with_detail(output.exit.stderr_tail))
     }
 
     fn usable(&self, cx: &Cx, scanned: &Scanned) -> bool {

@@ -14,6 +14,15 @@ use plimsoll_scan::{Finding, Level, Place};
 use serde::Serialize;
 use std::path::Path;
 
+/// What images are built for. Which features each service is built with cargo settles by itself; here they are those of the
+/// whole workspace, which are as many or more.
+const TARGETS: [&str; 4] = [
+    "aarch64-unknown-linux-gnu",
+    "aarch64-unknown-linux-musl",
+    "x86_64-unknown-linux-gnu",
+    "x86_64-unknown-linux-musl",
+];
+
 /// Writes `licences.md` among the reports.
 #[derive(Debug, Serialize)]
 pub struct Licences {
@@ -43,7 +52,9 @@ impl Pure for Licences {
     }
 
     async fn run(&self, cx: &Cx, (): ()) -> Result<Scanned, StepError> {
-        let metadata = cargo::cargo(cx, &["metadata", "--format-version=1", "--locked", "--all-features"]);
+        let mut args = vec!["metadata", "--format-version=1", "--locked"];
+        args.extend(TARGETS.iter().flat_map(|target| ["--filter-platform", target]));
+        let metadata = cargo::cargo(cx, &args);
         let output = cx.output(metadata).await?.check().map_err(StepError::from)?;
         let notice = Notice::read(&output.stdout, &self.packages)
             .map_err(|e| StepError::user("cannot tell what is linked in").caused_by(&e))?;

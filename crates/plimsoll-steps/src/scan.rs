@@ -1,5 +1,6 @@
 //! What all steps share that scan: a tool that may not be installed, findings that pass or do not, and a report as SARIF.
 
+use plimsoll_core::Fingerprint;
 use plimsoll_engine::{Cx, Reads, StepError, write_atomically};
 use plimsoll_process::which;
 use plimsoll_scan::{Finding, Level, Tool, sarif};
@@ -64,13 +65,11 @@ impl Scanner {
     pub(crate) fn add_to(self, reads: &mut Reads, cx: &Cx) {
         let name = format!("tool {}", self.program);
         let file = which(self.program, cx.environment()).and_then(|path| Some((fs::metadata(&path).ok()?, path)));
-        match file {
-            Some((meta, path)) => {
-                let identity = format!("{} {} {} {}", path.display(), meta.len(), meta.mtime(), meta.mtime_nsec());
-                reads.add(name, identity.as_bytes())
-            }
-            None => reads.add(name, b"not installed"),
+        let identity = match file {
+            Some((meta, path)) => format!("{} {} {} {}", path.display(), meta.len(), meta.mtime(), meta.mtime_nsec()),
+            None => "not installed".to_owned(),
         };
+        reads.add_volatile(name, Fingerprint::of(identity.as_bytes()));
     }
 }
 

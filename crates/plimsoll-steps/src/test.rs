@@ -4,7 +4,7 @@
 mod junit;
 mod libtest;
 
-use crate::{cargo, workspace::Workspace};
+use crate::{cargo, scan::REPORTS, workspace::Workspace};
 use libtest::Outcome;
 use plimsoll_engine::{Cx, Leaf, Pure, Reads, Step, StepError, write_atomically};
 use plimsoll_process::which;
@@ -35,6 +35,11 @@ impl Test {
 }
 
 impl Test {
+    /// Where its report lies, relative to the workspace's root.
+    fn junit(&self) -> PathBuf {
+        PathBuf::from(REPORTS).join(format!("junit-{}.xml", self.package))
+    }
+
     /// The targets that cargo is to be told, none for all of them.
     fn targets(&self, workspace: &Workspace, library: bool) -> Result<Vec<String>, StepError> {
         if self.without.is_empty() {
@@ -88,7 +93,8 @@ impl Pure for Test {
     }
 
     fn leaves(&self, _: &Cx, report: &TestReport) -> Option<Vec<Leaf>> {
-        Some(vec![Leaf::File(report.junit.clone())])
+        // Whatever an output of elsewhere says: this step writes this file.
+        (report.junit == self.junit()).then(|| vec![Leaf::File(self.junit())])
     }
 
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
@@ -115,7 +121,7 @@ impl Pure for Test {
         }
         let log = fs::read_to_string(cx.log_path()).unwrap_or_default();
         let cases = libtest::parse(&log);
-        let junit = PathBuf::from(".plimsoll/reports").join(format!("junit-{package}.xml"));
+        let junit = self.junit();
         write_atomically(&cx.root().join(&junit), junit::render(package, &cases).as_bytes())
             .map_err(|e| StepError::external(format!("cannot write {}", junit.display())).caused_by(&e))?;
         let count = |outcome: Outcome| cases.iter().filter(|c| c.outcome == outcome).count();

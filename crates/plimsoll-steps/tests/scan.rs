@@ -369,7 +369,15 @@ async fn a_database_is_fetched_each_hour_and_its_last_state_counts_where_it_cann
     assert_eq!(place.advisories().await.ending, Ending::Cached);
     place.now += 2 * HOUR;
     failed(&place.advisories().await, ErrorClass::CheckFailed, &["RUSTSEC-2026-0002"]);
-    assert_eq!(fs::read_dir(place.root().join(".plimsoll/advisories")).unwrap().count(), 2, "the older one is removed");
+    // Whoever reads the one before now may do so; those before that are removed.
+    for _ in 0..2 {
+        place.write("remote/more", &place.now.to_string());
+        place.commit("remote");
+        place.now += 2 * HOUR;
+        failed(&place.advisories().await, ErrorClass::CheckFailed, &["RUSTSEC-2026-0002"]);
+    }
+    let checkouts = fs::read_dir(place.root().join(".plimsoll/advisories")).unwrap();
+    assert_eq!(checkouts.filter(|entry| entry.as_ref().unwrap().file_name().len() == 40).count(), 2);
 
     // It is gone, and what was fetched last counts; until that is too old for a release that asks for it.
     fs::rename(&remote, place.directory.path().join("elsewhere")).unwrap();
@@ -382,6 +390,35 @@ async fn a_database_is_fetched_each_hour_and_its_last_state_counts_where_it_cann
         ErrorClass::External,
         &["the advisories are 3 days old, of 2026-06-30", "max_age"],
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_gets_old_although_nothing_of_it_changes() {
+    let mut place = Place::new();
+    place.advise("known", "RUSTSEC-2026-0001", "[versions]\npatched = [\">= 1.1.0\"]");
+    place.rules = "database = \"../known\"\nrequired = true\n".to_owned();
+    for ending in [Ending::Done, Ending::Cached] {
+        assert_eq!(place.advisories().await.ending, ending);
+    }
+    place.now += 20 * 24 * HOUR;
+    failed(&place.advisories().await, ErrorClass::External, &["the advisories are 23 days old, of 2026-06-28"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_names_another_directory_than_a_commit_is_no_checkout() {
+    let mut place = Place::new();
+    place.write("elsewhere/kept", "1");
+    let nowhere = format!("file://{}", place.directory.path().join("nowhere").display());
+    place.rules = format!("database = \"{nowhere}\"\n");
+    let elsewhere = place.directory.path().join("elsewhere");
+    let told = format!(
+        "{{\"from\":\"{nowhere}\",\"commit\":\"{}\",\"committed_at\":1,\"at\":{}}}",
+        elsewhere.display(),
+        NOW / 1000
+    );
+    place.write("shop/.plimsoll/advisories/fetched.json", &told);
+    skipped(&place.advisories().await, "git could not clone it");
+    assert!(elsewhere.join("kept").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Why a verb could not do its work, before or beside a run.
 
+use crate::select;
 use plimsoll_core::{Classify, ErrorClass, RunId, config::ConfigError};
 use plimsoll_engine::{JournalError, RunError, StepError};
 use plimsoll_process::ProcessError;
@@ -194,10 +195,16 @@ impl CliError {
             }
             Self::NoStateDir => Some("set PLIMSOLL_STATE_DIR to a directory of your own".to_owned()),
             Self::UnknownPipeline { known, .. } | Self::UnknownStep { known, .. } => list(known),
-            Self::NothingMatches { known, steps, .. } if steps.len() <= 20 => {
-                Some(format!("it has the kinds {}; the steps {}", known.join(", "), steps.join(", ")))
+            Self::NothingMatches { known, steps, patterns, .. } => {
+                // Of a kind that there is, the steps; of a long pipeline otherwise the kinds alone.
+                let kinds = patterns.iter().map(|pattern| select::kind(pattern));
+                let kinds: Vec<&str> = kinds.filter(|kind| known.iter().any(|one| one == kind)).collect();
+                let near =
+                    |step: &&String| kinds.contains(&select::kind(step)) || kinds.is_empty() && steps.len() <= 20;
+                let near: Vec<&str> = steps.iter().filter(near).map(String::as_str).collect();
+                let kinds = format!("it has the kinds {}", known.join(", "));
+                Some(if near.is_empty() { kinds } else { format!("{kinds}; the steps {}", near.join(", ")) })
             }
-            Self::NothingMatches { known, .. } => Some(format!("it has the kinds {}", known.join(", "))),
             Self::UnknownRun { .. } | Self::AmbiguousRun { .. } | Self::NothingToResume => {
                 Some("`cargo xtask runs` lists the runs there are".to_owned())
             }
@@ -230,6 +237,15 @@ mod tests {
         };
         assert_eq!(error.to_string(), "pipeline release has no step that `deploy[prod]` means");
         assert!(error.hint().unwrap().contains("deploy[production]"));
+        let many: Vec<String> = (0..40).map(|number| format!("test[{number}]")).collect();
+        let of = |pattern: &str| CliError::NothingMatches {
+            pipeline: "ci".into(),
+            patterns: vec![pattern.into()],
+            known: vec!["fmt".into(), "test".into()],
+            steps: many.iter().cloned().chain(["fmt".to_owned()]).collect(),
+        };
+        assert!(of("test[x]").hint().unwrap().ends_with("test[38], test[39]"));
+        assert_eq!(of("rest").hint().unwrap(), "it has the kinds fmt, test");
     }
 
     #[test]

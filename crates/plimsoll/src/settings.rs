@@ -23,8 +23,10 @@ pub(crate) struct Settings {
     pub(crate) github_actor: Option<String>,
     /// Which run of GitHub's this is, as a web address, and on whose machine: `github-hosted` or another word.
     pub(crate) github_run: Option<(String, String)>,
-    /// Whether this is the job of a pull request, which anybody may open.
-    pub(crate) pull_request: bool,
+    /// What started the job of GitHub Actions.
+    pub(crate) github_event: Option<String>,
+    /// The branch or tag that the job is of.
+    pub(crate) github_ref: Option<String>,
     /// Who is logged in.
     pub(crate) user: Option<String>,
     /// Whether to say how long it took from `main` to exit.
@@ -57,8 +59,8 @@ impl Settings {
             plain: set("CI") || github || text(environment, "TERM").is_some_and(|term| term == "dumb"),
             no_color: set("NO_COLOR"),
             github_actor: text(environment, "GITHUB_ACTOR").filter(|_| github),
-            pull_request: github
-                && text(environment, "GITHUB_EVENT_NAME").is_some_and(|event| event.starts_with("pull_request")),
+            github_event: text(environment, "GITHUB_EVENT_NAME").filter(|_| github),
+            github_ref: text(environment, "GITHUB_REF_NAME").filter(|_| github),
             github_run: github_run(environment).filter(|_| github),
             user: text(environment, "USER").or_else(|| text(environment, "LOGNAME")),
             timings: text(environment, "PLIMSOLL_TIMINGS").is_some_and(|value| value == "1"),

@@ -10,6 +10,7 @@ use crate::{
 use serde_json::Value;
 use std::{
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
 };
 
@@ -38,8 +39,16 @@ impl Hub {
         list["tags"].as_array().into_iter().flatten().map(|tag| tag.as_str().unwrap().to_owned()).collect()
     }
 
-    /// A clone with nothing built that shares with others through this registry.
+    /// A clone with nothing built that shares with others through this registry, by one key.
     fn clone(&self, more: &str) -> Place {
+        let place = self.stranger(more);
+        let key = self.place.state().join("signing/plimsoll.key");
+        place.configure("[images]\n", &format!("[signing]\nkey = {{ file = \"{}\" }}\n\n[images]\n", key.display()));
+        place
+    }
+
+    /// A clone that has a key of its own.
+    fn stranger(&self, more: &str) -> Place {
         let place = Place::cold();
         let cache =
             format!("[cache]\nrepository = \"127.0.0.1:{}/shop/cache\"\nwrite = \"always\"\n{more}\n", self.port);
@@ -96,10 +105,11 @@ fn a_second_clone_takes_what_the_first_one_compiled_and_starts_no_compiler() {
     let third = hub.clone("");
     let ran = third.release().expect(0);
     let shared = third.steps(true);
-    for step in ["fmt", "clippy", "test[web]", "test[worker]"] {
+    // What is had in a moment is not worth its requests.
+    for step in ["test[web]", "test[worker]"] {
         assert!(shared.iter().any(|one| one == step), "{step} is not among {shared:?}: {}", ran.text());
     }
-    assert!(!third.repository().join("target").exists());
+    assert!(!compiled(&third));
 
     // A pull request takes, and gives nothing.
     let tags = hub.tags().len();
@@ -111,6 +121,25 @@ fn a_second_clone_takes_what_the_first_one_compiled_and_starts_no_compiler() {
     request.commit("a request");
     let ran = request.run(&["--profile", "local", "build"]).expect(0);
     assert_eq!((cached(&ran), hub.tags().len()), (1, tags), "{}", ran.text());
+    let run = request.runs()[0]["id"].as_str().unwrap().to_owned();
+    let log = request.run(&["logs", &run, "compile[web/amd64]"]).expect(0);
+    log.says("not given to the shared cache: this is a job for `pull_request`, which others can have run");
+
+    // Neither does another builder take what this one built, nor anybody what somebody without the key gave.
+    let mut runner = hub.clone("");
+    for (name, value) in [
+        ("GITHUB_ACTIONS", "true"),
+        ("GITHUB_EVENT_NAME", "push"),
+        ("GITHUB_SERVER_URL", "https://github.com"),
+        ("GITHUB_REPOSITORY", "example/shop"),
+        ("GITHUB_RUN_ID", "1"),
+        ("GITHUB_RUN_ATTEMPT", "1"),
+    ] {
+        runner.set(name, value);
+    }
+    assert_eq!(cached(&runner.run(&["--profile", "local", "build"]).expect(0)), 0);
+    let ran = hub.stranger("").run(&["build"]).expect(0).says("is not believed").says("none of the trusted keys");
+    assert_eq!(cached(&ran), 0);
 }
 
 #[test]
@@ -161,13 +190,23 @@ fn a_registry_that_is_gone_costs_a_note_and_entries_have_a_size_and_an_age() {
     place.configure("[images]\n", "[cache]\nrepository = \"127.0.0.1:9/shop/cache\"\n\n[images]\n");
     place.run(&["build"]).expect(0).says("not taken from the shared cache");
 
+    // One that takes the line and says nothing is asked once.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::cold();
+    let cache = format!("[cache]\nrepository = \"{}/shop/cache\"\n\n[images]\n", silent.local_addr().unwrap());
+    place.configure("[images]\n", &cache);
+    let ran = place.run(&["--jobs", "1", "build"]).expect(0).says("took longer than 10 s");
+    assert_eq!(ran.text().matches("took longer than").count(), 1, "{}", ran.text());
+
     let hub = Hub::new();
     let small = hub.clone("max_entry = \"1Ki\"");
-    small.run(&["build"]).expect(0).says("not given to the shared cache").says("are more than the 1Ki of one entry");
+    small.run(&["build"]).expect(0).says("not given to the shared cache").says("more than the 1Ki of one entry");
     assert!(hub.tags().is_empty());
     let place = hub.clone("max_size = \"1Ki\"");
     place.run(&["build"]).expect(0);
     place.run(&["cache", "prune", "--dry-run"]).expect(0).says("2 would be removed");
+    let reader = hub.reader();
+    reader.run(&["cache", "prune"]).expect(2).says("nothing is removed from here");
     assert_eq!(hub.tags().len(), 2);
     place.run(&["cache", "prune"]).expect(0).says("removed: compile[web/").says("0 kept");
     assert!(hub.tags().is_empty());

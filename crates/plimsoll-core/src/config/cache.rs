@@ -12,7 +12,8 @@ pub struct SharedCache {
     /// The repository that entries lie in, such as `ghcr.io/example/shop/cache`; default: nothing is shared.
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub repository: Option<ImageRef>,
-    /// Who writes to it; pull requests never do. Default: jobs of a CI.
+    /// Who writes to it; jobs that others can have run never do. Default: jobs of GitHub Actions, of the branches that
+    /// environments name.
     pub write: CacheWrite,
     /// The largest entry that is given or taken; default: `512Mi`.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
@@ -42,10 +43,10 @@ impl Default for SharedCache {
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum CacheWrite {
-    /// Jobs of a CI.
+    /// Jobs of GitHub Actions.
     #[default]
     Ci,
-    /// Everybody who may.
+    /// Everybody with the key and the right to.
     Always,
     /// Nobody here.
     Never,

@@ -1,7 +1,7 @@
 //! Steps whose behaviour a test writes down as closures, a fake world they change, and a place to run them.
 
 use futures_util::future::BoxFuture;
-use plimsoll_core::{ErrorClass, RetryPolicy, RunId, Timestamp};
+use plimsoll_core::{ErrorClass, Fingerprint, RetryPolicy, RunId, Timestamp};
 use plimsoll_engine::{
     Answer, Cx, Effect, Entry, Finally, Gate, Graph, Handle, Leaf, Pipeline, Pure, Reads, Recorder, Repeat, Report,
     Resources, RunError, Setup, Start, StateDir, Step, StepError, Summary, World, pipeline, read_journal,
@@ -86,6 +86,9 @@ pub(crate) struct Work {
     /// Whether machines share its outputs.
     #[serde(skip)]
     pub(crate) shared: bool,
+    /// Something that changes by itself.
+    #[serde(skip)]
+    pub(crate) day: u64,
 }
 
 impl Work {
@@ -127,6 +130,7 @@ impl Pure for Work {
     fn reads(&self, cx: &Cx) -> Result<Reads, StepError> {
         let mut reads = Reads::nothing();
         reads.files(cx.root(), self.files.clone())?;
+        reads.add_volatile("day", Fingerprint::of(&self.day.to_le_bytes()));
         Ok(reads)
     }
 

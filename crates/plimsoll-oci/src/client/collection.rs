@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 /// Pages of tags that are read, of a hundred or a thousand each.
 const MAX_PAGES: usize = 1_000;
+/// Tags of one repository: each is asked for by those who list them.
+const MAX_TAGS: usize = 100_000;
 /// Bytes of one page.
 const MAX_PAGE: u64 = 4 * 1024 * 1024;
 
@@ -49,6 +51,9 @@ impl RegistryClient {
             let page: Tags = serde_json::from_slice(&read_limited(response, MAX_PAGE).await?)
                 .map_err(|_| session.data("sends a list of tags that does not read as one"))?;
             found.extend(page.tags.unwrap_or_default());
+            if found.len() > MAX_TAGS {
+                break;
+            }
             match next {
                 Some(next) => url = next,
                 None => return Ok(found),

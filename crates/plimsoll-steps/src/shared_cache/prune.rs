@@ -1,6 +1,6 @@
 //! Keeping a shared cache small: what is too old goes, and of the rest the oldest above the size.
 
-use super::{CREATED, KIND, RegistryCache, TITLE};
+use super::{CREATED, CacheAccess, KIND, RegistryCache, TITLE};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use plimsoll_core::{Digest, Timestamp, config::SharedCache as Rules};
 use plimsoll_engine::StepError;
@@ -20,6 +20,8 @@ pub struct Pruned {
     pub removed: Vec<String>,
     /// Bytes of theirs.
     pub removed_bytes: u64,
+    /// Tags that are no entries, or cannot be read: they are left alone.
+    pub others: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -31,11 +33,18 @@ struct Aged {
 }
 
 /// Removes what the rules do not keep; with `dry_run` it only says what it would remove. What is in the repository and no
-/// entry of a cache is left alone.
+/// entry of a cache is left alone. Who may not give may not remove.
 pub async fn prune(cache: &RegistryCache, now: Timestamp, dry_run: bool) -> Result<Pruned, StepError> {
+    if let (CacheAccess::ReadOnly(why), false) = (&cache.access, dry_run) {
+        return Err(StepError::user(format!("nothing is removed from here: {why}"))
+            .with_hint("cargo xtask cache prune --dry-run says what would be"));
+    }
     let tags = cache.client.tags(&cache.repository).await.map_err(|e| StepError::of(&e))?;
     let entries = futures_util::stream::iter(tags.iter().map(|tag| async move {
-        let found = cache.client.collection(&cache.repository.tagged(tag)).await.map_err(|e| StepError::of(&e))?;
+        let found = match cache.client.collection(&cache.repository.tagged(tag)).await {
+            Err(error) if error.is_transient() => return Err(StepError::of(&error)),
+            found => found.ok().flatten(),
+        };
         let entry = found.filter(|(_, view)| view.artifact_type.as_deref() == Some(KIND)).map(|(digest, view)| Aged {
             step: view.annotations.get(TITLE).cloned().unwrap_or_default(),
             digest,
@@ -56,7 +65,7 @@ pub async fn prune(cache: &RegistryCache, now: Timestamp, dry_run: bool) -> Resu
         if !dry_run {
             cache.client.remove(&cache.repository, &entry.digest).await.map_err(|e| StepError::of(&e))?;
         }
-        pruned.removed_bytes += entry.bytes;
+        pruned.removed_bytes = pruned.removed_bytes.saturating_add(entry.bytes);
         pruned.removed.push(entry.step);
     }
     Ok(pruned)

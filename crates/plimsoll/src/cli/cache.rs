@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 pub(crate) enum Cache {
     /// Do work again whose output is recorded, of steps taken at random, and compare
     #[command(
-        after_help = "What is compiled is compiled in a directory of its own, with nothing that was built before.\n\nExamples:\n  cargo xtask cache verify --count 5\n  cargo xtask cache verify --pipeline ci"
+        after_help = "What is compiled to be shipped is compiled in an empty directory; checks and tests run again where they always do.\n\nExamples:\n  cargo xtask cache verify --count 5\n  cargo xtask cache verify --pipeline ci"
     )]
     Verify(VerifyCacheArgs),
     /// Remove entries of the shared cache that are too old, and the oldest above its size

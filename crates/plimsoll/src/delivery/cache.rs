@@ -6,7 +6,7 @@ use plimsoll_core::config::CacheWrite;
 use plimsoll_engine::StepError;
 use plimsoll_oci::{BlobStore, RegistryClient};
 use plimsoll_steps::{CacheAccess, Pruned, RegistryCache, prune};
-use std::{fmt::Write as _, process::ExitCode, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, fmt::Write as _, process::ExitCode, sync::Arc, time::SystemTime};
 
 /// The shared cache as this machine uses it, if one is named; `builder` is who shares with whom.
 pub(super) fn shared(
@@ -15,19 +15,33 @@ pub(super) fn shared(
     store: Arc<BlobStore>,
     builder: &str,
 ) -> Option<RegistryCache> {
-    let rules = &session.config.cache;
-    RegistryCache::new(client.clone(), store, rules, access(rules.write, &session.settings), builder.to_owned())
+    let config = &session.config;
+    let branches = config.environments.values().filter_map(|environment| environment.branch.as_deref()).collect();
+    let access = access(config.cache.write, &session.settings, &branches);
+    RegistryCache::new(client.clone(), store, &config.cache, access, builder.to_owned())
 }
 
-/// Whether this machine writes.
-fn access(write: CacheWrite, settings: &Settings) -> CacheAccess {
-    let read_only = |why: &str| CacheAccess::ReadOnly(why.to_owned());
+/// Events of GitHub whose jobs do what the repository's own people decided; others can be had by anybody who opens a pull
+/// request, writes a comment, or has such a job run.
+const OWN_EVENTS: [&str; 4] = ["push", "release", "schedule", "workflow_dispatch"];
+
+/// Whether this machine gives, where jobs of these `branches` may; none named means all.
+fn access(write: CacheWrite, settings: &Settings, branches: &BTreeSet<&str>) -> CacheAccess {
+    let read_only = |why: String| CacheAccess::ReadOnly(why);
+    let (event, branch) = (settings.github_event.as_deref(), settings.github_ref.as_deref());
     match write {
+        CacheWrite::Never => read_only("[cache] write = \"never\"".to_owned()),
         // Whoever opens one decides what its job does.
-        _ if settings.pull_request => read_only("this is the job of a pull request"),
-        CacheWrite::Never => read_only("[cache] write = \"never\""),
-        CacheWrite::Ci if !settings.ci => read_only("this is no job of a CI, and [cache] write = \"ci\""),
-        CacheWrite::Ci | CacheWrite::Always => CacheAccess::Write,
+        _ if event.is_some_and(|event| !OWN_EVENTS.contains(&event)) => {
+            read_only(format!("this is a job for `{}`, which others can have run", event.unwrap_or_default()))
+        }
+        CacheWrite::Ci if event.is_none() => {
+            read_only("this is no job of GitHub Actions, and [cache] write = \"ci\"".to_owned())
+        }
+        CacheWrite::Ci if !branches.is_empty() && !branch.is_some_and(|branch| branches.contains(branch)) => {
+            read_only(format!("this is a job of {}, and nothing is released from there", branch.unwrap_or("no branch")))
+        }
+        CacheWrite::Always | CacheWrite::Ci => CacheAccess::Write,
     }
 }
 
@@ -61,17 +75,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pull_requests_never_write_and_laptops_only_where_they_are_told_to() {
-        let machine = |ci, pull_request| Settings { ci, pull_request, ..Settings::default() };
-        for (write, settings, writes) in [
-            (CacheWrite::Ci, machine(true, false), true),
-            (CacheWrite::Ci, machine(false, false), false),
-            (CacheWrite::Always, machine(false, false), true),
-            (CacheWrite::Never, machine(true, false), false),
-            (CacheWrite::Always, machine(true, true), false),
-            (CacheWrite::Ci, machine(true, true), false),
+    fn jobs_that_others_can_have_run_never_give_and_laptops_only_where_they_are_told_to() {
+        let job = |event: &str, branch: &str| Settings {
+            github_event: Some(event.to_owned()),
+            github_ref: Some(branch.to_owned()),
+            ..Settings::default()
+        };
+        let (laptop, other_ci) = (Settings::default(), Settings { ci: true, ..Settings::default() });
+        let (all, released) = (BTreeSet::new(), BTreeSet::from(["main"]));
+        for (write, settings, branches, gives) in [
+            (CacheWrite::Ci, &job("push", "main"), &released, true),
+            (CacheWrite::Ci, &job("push", "feature"), &released, false),
+            (CacheWrite::Ci, &job("push", "feature"), &all, true),
+            (CacheWrite::Ci, &job("pull_request", "7/merge"), &all, false),
+            (CacheWrite::Always, &job("pull_request", "7/merge"), &all, false),
+            (CacheWrite::Always, &job("pull_request_target", "main"), &released, false),
+            (CacheWrite::Always, &job("workflow_run", "main"), &released, false),
+            (CacheWrite::Always, &job("issue_comment", "main"), &released, false),
+            (CacheWrite::Never, &job("push", "main"), &released, false),
+            (CacheWrite::Ci, &laptop, &all, false),
+            (CacheWrite::Ci, &other_ci, &all, false),
+            (CacheWrite::Always, &laptop, &released, true),
         ] {
-            assert_eq!(access(write, &settings) == CacheAccess::Write, writes, "{write:?} {settings:?}");
+            let access = access(write, settings, branches);
+            assert_eq!(access == CacheAccess::Write, gives, "{write:?} {settings:?} {branches:?} {access:?}");
         }
     }
 }

@@ -62,7 +62,9 @@ pub(crate) async fn verify(session: &Session, args: &VerifyArgs) -> Result<ExitC
     let (known, doubts) = known(session).await?;
     let examined = examine(&delivery.registry, &keys, &image, &expected, known.as_ref()).await?;
     let mut verdict = Verdict::of(&image, &keys, expected.repository, &examined);
-    if let Some(known) = known {
+    // Where nobody knows what is linked in, nobody knows whether it is sound.
+    let is_listed = !examined.findings.iter().any(|finding| matches!(finding.rule, Rule::Bom | Rule::Content));
+    if let Some(known) = known.filter(|_| is_listed) {
         verdict = verdict.knowing(known.name, &examined);
     }
     verdict.doubts = doubts;
