@@ -88,6 +88,14 @@ impl Place {
         place
     }
 
+    /// A new clone of what is committed here, with nothing built and a state of its own.
+    pub(crate) fn again(&self) -> Self {
+        let place = Self::cold();
+        place.git(&["fetch", "--quiet", self.repository.to_str().unwrap(), "HEAD"]);
+        place.git(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+        place
+    }
+
     /// A second clone that shares this place's state.
     pub(crate) fn neighbour(&self) -> Self {
         let mut place = Self::new();
