@@ -51,7 +51,8 @@ impl Pure for Advisories {
             Ok(known) => known,
             Err(error) if self.rules.required || cx.cancel().is_cancelled() => return Err(error),
             Err(error) => {
-                cx.skip(error.one_line());
+                let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                cx.skip(format!("{error}{hint}"));
                 return Ok(Scanned::NOTHING);
             }
         };

@@ -187,7 +187,8 @@ impl<'a> AdvisorySource<'a> {
                 Ok(known)
             }
             (Err(error), None) => {
-                Err(error.during(format!("cannot fetch the advisories from {}", self.rules.database)))
+                let error = error.during(format!("cannot fetch the advisories from {}", self.rules.database));
+                Err(error.with_hint("without a network name a directory with a snapshot: [advisories] database"))
             }
         }
     }

@@ -426,7 +426,7 @@ async fn no_database_is_a_visible_skip_or_an_error_where_one_is_required() {
     let mut place = Place::new();
     let nowhere = place.directory.path().join("nowhere");
     place.rules = format!("database = \"file://{}\"\n", nowhere.display());
-    skipped(&place.advisories().await, "git could not clone it");
+    skipped(&place.advisories().await, "name a directory with a snapshot: [advisories] database");
     place.rules += "required = true\n";
     failed(&place.advisories().await, ErrorClass::External, &["cannot fetch the advisories from file://"]);
     place.rules = "database = \"nothing\"\n".to_owned();

@@ -1,7 +1,13 @@
 //! The shared cache: who uses it how on this machine, and `cache prune`.
 
 use super::resources::Delivery;
-use crate::{cli_error::CliError, report::text::size, session::Session, settings::Settings, verbs::runs::json};
+use crate::{
+    cli_error::CliError,
+    report::{Finding, text::size},
+    session::Session,
+    settings::Settings,
+    verbs::runs::json,
+};
 use plimsoll_core::config::CacheWrite;
 use plimsoll_engine::StepError;
 use plimsoll_oci::{BlobStore, RegistryClient};
@@ -15,10 +21,23 @@ pub(super) fn shared(
     store: Arc<BlobStore>,
     builder: &str,
 ) -> Option<RegistryCache> {
+    RegistryCache::new(client.clone(), store, &session.config.cache, access_of(session), builder.to_owned())
+}
+
+/// What `doctor` says of it, where one is named.
+pub(super) fn finding(session: &Session) -> Option<Finding> {
+    let repository = session.config.cache.repository.as_ref()?;
+    let how = match access_of(session) {
+        CacheAccess::Write => "takes and gives".to_owned(),
+        CacheAccess::ReadOnly(why) => format!("only takes: {why}"),
+    };
+    Some(Finding::ok("shared cache", format!("{repository}; this machine {how}")))
+}
+
+fn access_of(session: &Session) -> CacheAccess {
     let config = &session.config;
     let branches = config.environments.values().filter_map(|environment| environment.branch.as_deref()).collect();
-    let access = access(config.cache.write, &session.settings, &branches);
-    RegistryCache::new(client.clone(), store, &config.cache, access, builder.to_owned())
+    access(config.cache.write, &session.settings, &branches)
 }
 
 /// Events of GitHub whose jobs do what the repository's own people decided; others can be had by anybody who opens a pull

@@ -1,6 +1,6 @@
 //! What delivery needs of this machine: room for the sockets, keys, and the engine that environments run on.
 
-use super::{resources::engine, signing};
+use super::{cache, resources::engine, signing};
 use crate::{report::Finding, running, session::Session};
 use plimsoll_core::config::Target;
 use plimsoll_local::LocalPaths;
@@ -23,6 +23,7 @@ pub(crate) fn doctor(session: &Session) -> Vec<Finding> {
         findings.push(docker(session));
     }
     findings.extend(signing::findings(session));
+    findings.extend(cache::finding(session));
     findings.extend(clusters(session));
     findings
 }
