@@ -41,9 +41,14 @@ impl Limits {
     /// An advisory as a finding.
     pub fn finding(&self, advisory: &Advisory, dependency: &Dependency, place: Option<Place>, today: Date) -> Finding {
         let mut message = format!("{dependency}: {} ({}; {})", advisory.title, advisory.kind, advisory.advice());
+        let ended = self.ignore.iter().filter(|one| one.id == advisory.id).find_map(|one| one.until);
         let level = match self.judge(advisory, today) {
-            Verdict::Refused => Level::Error,
-            Verdict::Warned => Level::Warning,
+            verdict @ (Verdict::Refused | Verdict::Warned) => {
+                if let Some(until) = ended {
+                    message = format!("{message}; it was ignored until {until}");
+                }
+                if verdict == Verdict::Refused { Level::Error } else { Level::Warning }
+            }
             Verdict::Ignored(reason) => {
                 message = format!("{message}; ignored: {reason}");
                 Level::Note
@@ -112,5 +117,10 @@ mod tests {
         let expected = "error RUSTSEC-2026-0001: reader 1.0.0: About RUSTSEC-2026-0001 (critical; mended in >=1.2.0)";
         assert_eq!(finding.to_string(), expected);
         assert_eq!(finding.more.as_deref(), Some("https://rustsec.org/advisories/RUSTSEC-2026-0001"));
+        let until = Some("2026-06-30".parse().unwrap());
+        let ignored = IgnoredAdvisory { id: found[0].id.clone(), reason: "never called".into(), until };
+        let limits = Limits { limit: AdvisoryLimit::None, ignore: vec![ignored] };
+        let finding = limits.finding(&found[0], &dependency, None, "2026-07-01".parse().unwrap());
+        assert!(finding.message.ends_with("; it was ignored until 2026-06-30"), "{}", finding.message);
     }
 }
