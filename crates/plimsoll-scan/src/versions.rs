@@ -96,11 +96,15 @@ mod tests {
         #[test]
         fn versions_are_told_apart_as_the_databases_own_library_does((version, patched, unaffected) in text()) {
             let toml = format!("patched = {patched:?}\nunaffected = {unaffected:?}");
-            // It refuses what overlaps or is empty, and what it refuses stands in no database.
-            if let Ok(theirs) = toml::from_str::<rustsec::advisory::Versions>(&toml) {
+            let version: Version = version.parse().unwrap();
+            // It refuses what overlaps or is empty, and breaks off at two ranges that begin at one version: none of that stands
+            // in a database.
+            let theirs = std::panic::catch_unwind(|| {
+                toml::from_str::<rustsec::advisory::Versions>(&toml).ok().map(|read| read.is_vulnerable(&version))
+            });
+            if let Ok(Some(theirs)) = theirs {
                 let ours: Versions = toml::from_str(&toml).unwrap();
-                let version: Version = version.parse().unwrap();
-                prop_assert_eq!(ours.concern(&version), theirs.is_vulnerable(&version));
+                prop_assert_eq!(ours.concern(&version), theirs);
             }
         }
     }
